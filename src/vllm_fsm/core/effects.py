@@ -1,0 +1,119 @@
+"""What we do, as values. The driver hands each to the adapter that does it; its end comes back as an event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vllm_fsm.core.snapshot import Target
+
+if TYPE_CHECKING:
+    from vllm_fsm.core.events import Timer
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Something to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEffect(Effect):
+    """Something to do about the engine start number `epoch`."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartEngine(EngineEffect):
+    """Execute the engine in a session of its own → EngineStarted, or StartFailed with nothing left behind."""
+
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateEngine(EngineEffect):
+    """Send SIGTERM to the leader → EngineExited some time later."""
+
+
+@dataclass(frozen=True, slots=True)
+class KillSession(EngineEffect):
+    """SIGKILL every process of the engine's session → EngineExited if the leader still lived."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmVacancy(EngineEffect):
+    """Wait until nothing of the engine is left, its GPU memory at most `memory_wait` seconds → EngineVacated."""
+
+    memory_wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class StartProbes(EngineEffect):
+    """Probe until the engine is proven → ProbePassed, PortTaken. `deadline`: monotonic end of the start-up time."""
+
+    target: Target
+    pid: int
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class WatchLiveness(EngineEffect):
+    """From now on see that the proven engine lives and steps → EngineDead, PortTaken, EngineStuck, EngineStepped."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopProbes(EngineEffect):
+    """Ask the engine nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPort(EngineEffect):
+    """Look whether the engine's port is free → PortFree, PortTaken."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchEffect(Effect):
+    """Something to do about the check or download number `fetch`."""
+
+    fetch: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckWeights(FetchEffect):
+    """Look whether `target` can start from the cache → WeightsComplete, WeightsMissing, DownloadFailed."""
+
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class StartDownload(FetchEffect):
+    """Fetch what `target` needs → DownloadProgressed …, then WeightsComplete or DownloadFailed."""
+
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class CancelDownload(FetchEffect):
+    """End this check or download; what it fetched stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmTimer(Effect):
+    """Post `timer` at monotonic time `due`; replaces an earlier one of the same class."""
+
+    timer: type[Timer]
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer(Effect):
+    """Forget `timer`."""
+
+    timer: type[Timer]
+
+
+@dataclass(frozen=True, slots=True)
+class Exit(Effect):
+    """End the controller with `code`; nothing of the engine is left."""
+
+    code: int

@@ -1,0 +1,221 @@
+"""What can happen. Each event carries its time; what was started carries the number of its start.
+
+The `repr` of an event is valid Python apart from secrets, so that a failing simulation prints a program to paste.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vllm_fsm.core.snapshot import Finding, Message, Progress, Target
+
+if TYPE_CHECKING:
+    from vllm_fsm.core.effects import Effect
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened at `at`, in monotonic seconds."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEvent(Event):
+    """Something about the engine start number `epoch`; dropped and counted when that start is over."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchEvent(Event):
+    """Something about the check or download number `fetch`; dropped and counted when that is over."""
+
+    fetch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timer(Event):
+    """A timer fired. Dropped when it is no longer armed for exactly `due`."""
+
+    due: float
+
+
+# --- what is asked for -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WantedChanged(Event):
+    """The files ask for something else than before; None: nothing is wanted."""
+
+    target: Target | None
+
+
+@dataclass(frozen=True, slots=True)
+class WarningsChanged(Event):
+    """What health should mention besides the state: a broken file, a dropped flag, a foreign volume."""
+
+    warnings: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRequested(Event):
+    """Somebody asked to try again (`vllm-fsm retry`, SIGHUP, the same Set Model choice)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested(Event):
+    """The controller is to end (SIGTERM, SIGINT); a second one means at once."""
+
+
+# --- the engine process ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStarted(EngineEvent):
+    """The engine was executed; `pid` leads its own session."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed(EngineEvent):
+    """No process was started, and none is left of the try."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class EngineExited(EngineEvent):
+    """The leader ended and was reaped; others of its session may still live. `status` as in `subprocess`."""
+
+    status: int
+    finding: Finding
+    """What its end means if nobody asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineVacated(EngineEvent):
+    """Nothing of this start is left: session empty, sockets and shared memory gone, GPU memory back or given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseEntered(EngineEvent):
+    """The engine's output shows what it is doing now."""
+
+    phase: Message
+
+
+@dataclass(frozen=True, slots=True)
+class EffectFailed(EngineEvent):
+    """An effect that has no failure event of its own could not be done."""
+
+    effect: Effect
+    finding: Finding
+
+
+# --- probes ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PortFree(EngineEvent):
+    """No process listens on the engine's port."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortTaken(EngineEvent):
+    """Somebody else listens on the engine's port: before a start, or instead of the living engine."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePassed(EngineEvent):
+    """The engine is ours, listens, knows the key, names the model and generated a token."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDead(EngineEvent):
+    """The server answers, but says that its engine is dead (`/health` 503)."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStepped(EngineEvent):
+    """The token counter moved, or a canary request was answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStuck(EngineEvent):
+    """A canary request was not answered in its time and the token counter did not move."""
+
+
+# --- weights -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsComplete(FetchEvent):
+    """The cache holds all that the engine will read, or the engine is to fetch it itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsMissing(FetchEvent):
+    """Something must be downloaded first."""
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadProgressed(FetchEvent):
+    """Bytes arrived."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadFailed(FetchEvent):
+    """A check or an attempt ended without success."""
+
+    finding: Finding
+    retry_after: float = 0.0
+    """Seconds that the hub asked us to wait."""
+    moved: bool = False
+    """This attempt brought new bytes."""
+
+
+# --- timers ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed(Timer):
+    """The start-up timeout is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartDue(Timer):
+    """The next try is due: after back-off, a slow retry, or to look at the port again."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnresponsiveDue(Timer):
+    """An unresponsive engine had its last chance to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class NudgeDue(Timer):
+    """A stopping engine that was not ready gets its second SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraceExpired(Timer):
+    """The stopping engine had its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class VacancyDue(Timer):
+    """Look again whether the last engine is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadRetryDue(Timer):
+    """The next download attempt is due."""

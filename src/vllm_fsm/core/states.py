@@ -1,0 +1,35 @@
+"""The states of the three coupled machines."""
+
+from enum import Enum
+
+
+class Service(Enum):
+    """What a user of the API has. The five public states, in the order in which they are named (`naming`)."""
+
+    NO_MODEL = "NoModel"
+    DOWNLOADING = "Downloading"
+    LOADING = "Loading"
+    READY = "Ready"
+    FAILED = "Failed"
+
+
+class Engine(Enum):
+    """The life of one engine process with everything in its session."""
+
+    ABSENT = "Absent"
+    """Nothing of the last engine is left: reaped, its session empty, GPU memory back."""
+    ALIVE = "Alive"
+    """Asked to start, starting or serving."""
+    TERMINATING = "Terminating"
+    """Asked to stop, or ended by itself and not yet vacated."""
+
+
+class Download(Enum):
+    """The life of the fetch of the wanted model's weights."""
+
+    IDLE = "Idle"
+    CHECKING = "Checking"
+    """Looking whether the cache already holds what the engine will read."""
+    RUNNING = "Running"
+    WAITING = "Waiting"
+    """Between two attempts."""
