@@ -5,6 +5,7 @@ The `repr` of an event is valid Python apart from secrets, so that a failing sim
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,11 @@ class EngineEvent(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeEvent(EngineEvent):
+    """Something seen of a living engine; dropped and counted once that engine is being stopped."""
+
+
+@dataclass(frozen=True, slots=True)
 class FetchEvent(Event):
     """Something about the check or download number `fetch`; dropped and counted when that is over."""
 
@@ -40,6 +46,10 @@ class Timer(Event):
     """A timer fired. Dropped when it is no longer armed for exactly `due`."""
 
     due: float
+
+
+Post = Callable[[Event], None]
+"""How a shell hands an event to the one reader; called on the event loop's thread only."""
 
 
 # --- what is asked for -------------------------------------------------------------------------------------------
@@ -101,7 +111,7 @@ class EngineVacated(EngineEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseEntered(EngineEvent):
+class PhaseEntered(ProbeEvent):
     """The engine's output shows what it is doing now."""
 
     phase: Message
@@ -131,24 +141,24 @@ class PortTaken(EngineEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class ProbePassed(EngineEvent):
+class ProbePassed(ProbeEvent):
     """The engine is ours, listens, knows the key, names the model and generated a token."""
 
 
 @dataclass(frozen=True, slots=True)
-class EngineDead(EngineEvent):
+class EngineDead(ProbeEvent):
     """The server answers, but says that its engine is dead (`/health` 503)."""
 
     finding: Finding
 
 
 @dataclass(frozen=True, slots=True)
-class EngineStepped(EngineEvent):
+class EngineStepped(ProbeEvent):
     """The token counter moved, or a canary request was answered."""
 
 
 @dataclass(frozen=True, slots=True)
-class EngineStuck(EngineEvent):
+class EngineStuck(ProbeEvent):
     """A canary request was not answered in its time and the token counter did not move."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from vllm_fsm.core.states import Download, Engine, Service
 
@@ -86,6 +86,14 @@ class Target:
     problem: Finding | None = None
     """Set when these arguments must not be started."""
 
+    def same_but_key(self, other: Target) -> bool:
+        """Whether nothing but the key may differ."""
+        return (
+            self.arguments == other.arguments
+            and self.environment == other.environment
+            and self.problem == other.problem
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -106,6 +114,8 @@ class Settings:
     stop_timeout: float = 60.0
     nudge_after: float = 1.0
     """Second SIGTERM to an engine that was not ready: vLLM 0.32 swallows the first one (`zmq_socket_ctx`)."""
+    kill_again: float = 5.0
+    """Until the next SIGKILL to a session that does not end (processes in uninterruptible sleep)."""
     memory_wait: float = 15.0
     """Longest wait for GPU memory to come back before the next start."""
     swap_after_download: bool = True
@@ -172,11 +182,12 @@ class Snapshot:
     dropped: int = 0
     """Events that came back after their epoch was over."""
 
-    def replace(self, **changes: Any) -> Self:
-        """Return a copy with `changes`."""
-        values = {name: getattr(self, name) for name in _FIELDS}
-        values.update(changes)
-        return type(self)(**values)
+    def copy(self) -> Self:
+        """Return a copy that nobody else holds yet."""
+        new = object.__new__(type(self))
+        for member in _MEMBERS:
+            member.__set__(new, member.__get__(self))
+        return new
 
     def due(self, timer: type[Timer]) -> float | None:
         """When `timer` is due, None if it is not armed."""
@@ -191,4 +202,5 @@ class Snapshot:
         return self.active is not None and self.target != self.active
 
 
-_FIELDS = tuple(f.name for f in fields(Snapshot))
+_MEMBERS = tuple(getattr(Snapshot, f.name) for f in fields(Snapshot))
+"""The slots themselves: they copy in a tenth of the time of `dataclasses.replace`."""

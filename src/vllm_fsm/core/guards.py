@@ -1,0 +1,179 @@
+"""The questions that rows ask. Each is a pure predicate of the turn: the snapshot before this event, and the event."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm_fsm.core import policy
+from vllm_fsm.core.events import RestartDue
+from vllm_fsm.core.states import Download, Engine
+
+if TYPE_CHECKING:
+    from vllm_fsm.core.turn import Turn
+
+# --- about a change of the files ---------------------------------------------------------------------------------
+
+
+def unchanged(turn: Turn) -> bool:
+    """The same target as before."""
+    return bool(turn.event.target == turn.snapshot.target)
+
+
+def nothing_wanted(turn: Turn) -> bool:
+    """No model is selected."""
+    return turn.event.target is None
+
+
+def unusable(turn: Turn) -> bool:
+    """The arguments must not be started."""
+    return turn.event.target.problem is not None
+
+
+def reverted(turn: Turn) -> bool:
+    """The files ask again for what is active, and it has not been given up."""
+    return bool(turn.event.target == turn.snapshot.active) and not turn.snapshot.failed
+
+
+def rekeyed(turn: Turn) -> bool:
+    """There is an active engine and its key is no longer the one in force."""
+    active = turn.snapshot.active
+    return active is not None and turn.event.target.key != active.key
+
+
+def key_alone(turn: Turn) -> bool:
+    """Only the key differs from the last target."""
+    old = turn.snapshot.target
+    return old is not None and old.same_but_key(turn.event.target)
+
+
+def key_alone_while_downloading(turn: Turn) -> bool:
+    """Only the key differs, and a download runs beside the engine."""
+    return rekeyed(turn) and key_alone(turn) and downloading(turn)
+
+
+def swap_at_once(turn: Turn) -> bool:
+    """The setting asks for a plain stop and start."""
+    return not turn.snapshot.settings.swap_after_download
+
+
+# --- about the download ------------------------------------------------------------------------------------------
+
+
+def downloading(turn: Turn) -> bool:
+    """A download runs or waits for its next try."""
+    return turn.snapshot.download in (Download.RUNNING, Download.WAITING)
+
+
+def download_waits(turn: Turn) -> bool:
+    """A download waits for its next try."""
+    return turn.snapshot.download is Download.WAITING
+
+
+def download_goes_on(turn: Turn) -> bool:
+    """The failed attempt is followed by another."""
+    return policy.download_goes_on(turn.snapshot, turn.event.finding, turn.event.moved)
+
+
+def next_not_fetched(turn: Turn) -> bool:
+    """Another model was chosen, can be started, and nothing is under way for it."""
+    snapshot = turn.snapshot
+    target = snapshot.target
+    return snapshot.pending and target is not None and target.problem is None and snapshot.download is Download.IDLE
+
+
+# --- about the engine --------------------------------------------------------------------------------------------
+
+
+def alive(turn: Turn) -> bool:
+    """An engine process was asked to start and not to stop."""
+    return turn.snapshot.engine is Engine.ALIVE
+
+
+def absent(turn: Turn) -> bool:
+    """Nothing of the last engine is left."""
+    return turn.snapshot.engine is Engine.ABSENT
+
+
+def asked(turn: Turn) -> bool:
+    """The engine ends because we asked it to."""
+    return turn.snapshot.engine is Engine.TERMINATING
+
+
+def executed(turn: Turn) -> bool:
+    """The engine's process exists."""
+    return turn.snapshot.pid is not None
+
+
+def may_start(turn: Turn) -> bool:
+    """Something is to run and nothing else than the last engine was in its way."""
+    snapshot = turn.snapshot
+    return snapshot.active is not None and not snapshot.failed and snapshot.due(RestartDue) is None
+
+
+def has_active(turn: Turn) -> bool:
+    """There is something to start or to start again."""
+    return turn.snapshot.active is not None
+
+
+def active_goes_on(turn: Turn) -> bool:
+    """Besides the chosen model, an earlier one runs or will be tried again."""
+    return turn.snapshot.pending and not turn.snapshot.failed
+
+
+def alive_while_downloading(turn: Turn) -> bool:
+    """An engine lives while a download runs or waits."""
+    return alive(turn) and downloading(turn)
+
+
+# --- about failures ----------------------------------------------------------------------------------------------
+
+
+def again(turn: Turn) -> bool:
+    """The policy starts the engine again by itself soon."""
+    finding = turn.event.finding
+    return isinstance(policy.after_failure(turn.snapshot, turn.event.at, finding), policy.Again)
+
+
+def again_after_stuck(turn: Turn) -> bool:
+    """The policy starts an unresponsive engine again soon."""
+    finding = turn.snapshot.finding
+    assert finding is not None
+    return isinstance(policy.after_failure(turn.snapshot, turn.event.at, finding), policy.Again)
+
+
+def waits_for_restart(turn: Turn) -> bool:
+    """The next try has its time set."""
+    return turn.snapshot.due(RestartDue) is not None
+
+
+def port_was_taken(turn: Turn) -> bool:
+    """Somebody else held the port when last looked at."""
+    finding = turn.snapshot.finding
+    return has_active(turn) and finding is not None and finding.reason == policy.PORT_TAKEN
+
+
+def first_strike(turn: Turn) -> bool:
+    """The engine has not missed enough canary requests to be called unresponsive."""
+    return turn.snapshot.strikes + 1 < turn.snapshot.settings.unresponsive_strikes
+
+
+def struck(turn: Turn) -> bool:
+    """The last canary request went unanswered."""
+    return turn.snapshot.strikes > 0
+
+
+def unresponsive(turn: Turn) -> bool:
+    """The engine is alive and was called unresponsive."""
+    snapshot = turn.snapshot
+    return snapshot.failed and snapshot.strikes >= snapshot.settings.unresponsive_strikes
+
+
+def target_unusable(turn: Turn) -> bool:
+    """What the files ask for must not be started."""
+    target = turn.snapshot.target
+    return target is not None and target.problem is not None
+
+
+def stopping(turn: Turn) -> bool:
+    """The controller is already ending."""
+    return turn.snapshot.stopping

@@ -1,0 +1,114 @@
+"""`step`: one event through the three machines. The only module that imports `transitions`.
+
+The library's plain synchronous `Machine` runs without a registered model: each `Turn` is the model for one event, so
+the machines themselves have no state. Guards are its conditions, reactions its `before` callbacks, cells that stay
+its internal transitions.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from transitions import Machine
+
+from vllm_fsm.core import events as ev
+from vllm_fsm.core.effects import ArmTimer, CancelTimer, Effect, Exit
+from vllm_fsm.core.snapshot import Snapshot
+from vllm_fsm.core.states import Download, Engine, Service
+from vllm_fsm.core.table import DOWNLOAD, ENGINE, SERVICE, Row, trigger_name
+from vllm_fsm.core.turn import Turn
+
+
+def build(states: type[Enum], rows: list[Row], attribute: str) -> Machine:
+    """Make the machine of `rows`, which keeps its state in the turn's `attribute`."""
+    machine = Machine(
+        model=None,
+        states=states,
+        initial=next(iter(states)),
+        auto_transitions=False,
+        model_attribute=attribute,
+    )
+    for row in rows:
+        machine.add_transition(
+            trigger_name(row.trigger),
+            row.source,
+            row.dest,
+            conditions=[row.guard] if row.guard else None,
+            before=[row.reaction] if row.reaction else None,
+        )
+    return machine
+
+
+service: Final = build(Service, SERVICE, "service")
+engine: Final = build(Engine, ENGINE, "engine")
+download: Final = build(Download, DOWNLOAD, "download")
+MACHINES: Final = {"service": service, "engine": engine, "download": download}
+
+_BY_ENGINE: Final = (ev.PortFree, ev.PortTaken)
+"""What may be said about a start number while no engine of it is left."""
+
+
+def late(snapshot: Snapshot, event: ev.Event) -> bool:
+    """Whether `event` belongs to an engine start, a fetch or a timer that is over."""
+    if isinstance(event, ev.EngineEvent):
+        if event.epoch != snapshot.epoch:
+            return True
+        if isinstance(event, ev.ProbeEvent):
+            return snapshot.engine is not Engine.ALIVE
+        return snapshot.engine is Engine.ABSENT and not isinstance(event, _BY_ENGINE)
+    if isinstance(event, ev.FetchEvent):
+        return event.fetch != snapshot.fetch or snapshot.download is Download.IDLE
+    if isinstance(event, ev.Timer):
+        return snapshot.due(type(event)) != event.due
+    return False
+
+
+def step(snapshot: Snapshot, event: ev.Event) -> tuple[Snapshot, tuple[Effect, ...]]:
+    """Decide: return what is true after `event` and what is to be done, in order.
+
+    An event that changes nothing returns `snapshot` itself.
+    """
+    turn = Turn(snapshot, event)
+    if late(snapshot, event):
+        turn.set(dropped=snapshot.dropped + 1)
+    elif isinstance(event, ev.WarningsChanged):
+        if event.warnings != snapshot.warnings:
+            turn.set(warnings=event.warnings)
+    else:
+        if isinstance(event, ev.Timer):
+            turn.cancel(type(event))
+        _run(turn)
+    return turn.snapshot, _effects(snapshot, turn)
+
+
+def _run(turn: Turn) -> None:
+    name = type(turn.event).__name__
+    # Once the controller ends, only the engine's and the download's ends are awaited; a second request still counts.
+    if name in service.events and not (turn.snapshot.stopping and name != "StopRequested"):
+        service.events[name].trigger(turn, turn)
+    for machine in (engine, download):
+        if name in machine.events:
+            machine.events[name].trigger(turn, turn)
+    for command in turn.commands:
+        machine = engine if command.value in engine.events else download
+        machine.events[command.value].trigger(turn, turn)
+
+
+def _effects(before: Snapshot, turn: Turn) -> tuple[Effect, ...]:
+    """Add what follows from the snapshots alone: timers, and the end."""
+    after = turn.snapshot
+    effects = turn.effects
+    if after.timers != before.timers:
+        armed = dict(after.timers)
+        for timer, _ in before.timers:
+            if timer not in armed:
+                effects.append(CancelTimer(timer))
+        effects.extend(ArmTimer(*entry) for entry in after.timers if entry not in before.timers)
+    if _over(after) and not _over(before):
+        effects.append(Exit(0))
+    return tuple(effects)
+
+
+def _over(snapshot: Snapshot) -> bool:
+    return snapshot.stopping and snapshot.engine is Engine.ABSENT

@@ -1,0 +1,85 @@
+"""When to try again: pure functions of the settings, the record of failures and the time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vllm_fsm.core.snapshot import Finding, Snapshot
+
+PORT_TAKEN = "PortTaken"
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Start the same engine again after `delay` seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Give up for now; look again after `delay` seconds, or never by itself when None."""
+
+    delay: float | None
+    resting: bool = False
+    """The restart intensity was exceeded."""
+
+
+def jitter(seed: int, number: int) -> float:
+    """Spread `number` over [0.8, 1.2), the same for the same seed (a Weyl sequence: golden-ratio steps)."""
+    return 0.8 + 0.4 * ((seed * 0.7548776662466927 + number * 0.6180339887498949) % 1.0)
+
+
+def recent(snapshot: Snapshot, now: float) -> tuple[float, ...]:
+    """Return the failures that still count: in the window, and after the last long enough time of Ready."""
+    settings = snapshot.settings
+    if steady(snapshot, now):
+        return ()
+    return tuple(t for t in snapshot.crashes if now - t < settings.restart_window)
+
+
+def steady(snapshot: Snapshot, now: float) -> bool:
+    """Whether the engine has been ready so long that its record is clean."""
+    at = snapshot.proven_at
+    return at is not None and now - at >= snapshot.settings.restart_reset
+
+
+def after_failure(snapshot: Snapshot, now: float, finding: Finding) -> Again | Rest:
+    """Decide what follows a failed start or an engine that ended unasked.
+
+    A permanent failure waits for the user. A transient one is repeated: the first in the window at once, then with
+    growing, jittered delays; when the restart intensity is exceeded, only slowly (the rule of OTP's supervisors).
+    A taken port is looked at every few seconds and counts as no failure of the engine. An engine that has served can
+    serve: what ends it then is transient, whatever it printed.
+    """
+    settings = snapshot.settings
+    if finding.reason == PORT_TAKEN:
+        return Rest(settings.port_retry)
+    if finding.permanent and snapshot.proven_at is None:
+        return Rest(None)
+    if snapshot.resting and not steady(snapshot, now):
+        return Rest(settings.slow_retry, resting=True)
+    count = len(recent(snapshot, now))
+    if count >= settings.restart_intensity:
+        return Rest(settings.slow_retry, resting=True)
+    if count == 0:
+        return Again(0.0)
+    delay = min(settings.restart_longest, settings.restart_first * 2.0 ** (count - 1))
+    return Again(min(settings.restart_longest, delay * jitter(settings.seed, snapshot.epoch)))
+
+
+def download_delay(snapshot: Snapshot, retry_after: float) -> float:
+    """Seconds until the next download attempt: growing, jittered, and never sooner than the hub asked."""
+    settings = snapshot.settings
+    delay = settings.download_first * 2.0 ** min(snapshot.fetch_tries, 20)
+    spread = min(settings.download_longest, delay) * jitter(settings.seed, snapshot.fetch + snapshot.fetch_tries)
+    return max(spread, retry_after)
+
+
+def download_goes_on(snapshot: Snapshot, finding: Finding, moved: bool) -> bool:
+    """Whether a failed attempt is followed by another: transient, and not too many in a row without a new byte."""
+    if finding.permanent:
+        return False
+    return moved or snapshot.fetch_tries + 1 < snapshot.settings.download_tries

@@ -1,0 +1,388 @@
+"""What rows do: small pure changes of the turn. The service machine's first, then the engine's and the download's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vllm_fsm.core import effects, events, policy
+from vllm_fsm.core.snapshot import Finding
+from vllm_fsm.core.states import Engine
+from vllm_fsm.core.turn import Command
+
+if TYPE_CHECKING:
+    from vllm_fsm.core.turn import Turn
+
+# --- the service: the files ask for something --------------------------------------------------------------------
+
+
+def clear(turn: Turn) -> None:
+    """Nothing is wanted: end what runs."""
+    _drop_active(turn)
+    turn.set(target=None, failed=False, finding=None, next_problem=None)
+    turn.tell(Command.CANCEL, Command.STOP)
+
+
+def refuse(turn: Turn) -> None:
+    """The arguments must not be started, and nothing serves: say so."""
+    target = turn.event.target
+    _drop_active(turn)
+    turn.set(target=target, failed=True, finding=target.problem, next_problem=None)
+    turn.tell(Command.CANCEL, Command.STOP)
+
+
+def recheck(turn: Turn) -> None:
+    """Begin anew with the target: whatever runs is stopped, the record is clean."""
+    if isinstance(turn.event, events.WantedChanged):
+        turn.set(target=turn.event.target)
+    _drop_active(turn)
+    turn.set(failed=False, finding=None, next_problem=None)
+    turn.tell(Command.STOP, Command.CHECK)
+
+
+def follow(turn: Turn) -> None:
+    """Another target while an engine runs: it goes on, with the key now in force, until the weights are there."""
+    old, target = turn.snapshot.target, turn.event.target
+    assert old is not None
+    same = old.same_but_key(target)
+    turn.set(target=target)
+    active = turn.snapshot.active
+    if active is not None and active.key != target.key:
+        turn.cancel(events.RestartDue)
+        turn.set(active=replace(active, key=target.key))
+        turn.tell(Command.STOP, Command.START)
+    if target.problem is not None:
+        turn.set(next_problem=target.problem)
+        turn.tell(Command.CANCEL)
+    elif not same:
+        turn.set(next_problem=None)
+        turn.tell(Command.CHECK)
+
+
+def rekey(turn: Turn) -> None:
+    """Only the key changed: what is active starts again with it, the download goes on."""
+    active, key = turn.snapshot.active, turn.event.target.key
+    turn.set(target=turn.event.target)
+    if active is not None:
+        turn.cancel(events.RestartDue)
+        turn.set(active=replace(active, key=key), failed=False, crashes=(), resting=False)
+        turn.tell(Command.STOP, Command.START)
+
+
+def revert(turn: Turn) -> None:
+    """The files ask again for what is active: forget the other."""
+    turn.set(target=turn.event.target, next_problem=None)
+    turn.tell(Command.CANCEL)
+
+
+def fetch_again(turn: Turn) -> None:
+    """Try once more to get the weights of the chosen model while another one serves."""
+    turn.set(next_problem=None)
+    turn.tell(Command.CHECK)
+
+
+def adopt(turn: Turn) -> None:
+    """The target can start: it takes the engine over."""
+    turn.cancel(events.RestartDue)
+    turn.set(active=turn.snapshot.target, failed=False, finding=None, next_problem=None, crashes=(), resting=False)
+    turn.tell(Command.STOP, Command.START)
+
+
+def hurry(turn: Turn) -> None:
+    """Do not wait for the next try."""
+    turn.cancel(events.RestartDue)
+    turn.tell(Command.START)
+
+
+def resume_download(turn: Turn) -> None:
+    """Do not wait for the next download attempt."""
+    turn.tell(Command.RESUME)
+
+
+def halt(turn: Turn) -> None:
+    """The controller ends: first the engine."""
+    _drop_active(turn)
+    finding = turn.snapshot.finding
+    if turn.snapshot.target is not None:
+        finding = Finding.of("Stopping")
+    turn.set(stopping=True, failed=True, finding=finding)
+    turn.tell(Command.CANCEL, Command.STOP)
+
+
+def kill(turn: Turn) -> None:
+    """Wait no longer for the engine's own end."""
+    turn.tell(Command.KILL)
+
+
+# --- the service: what became of it ------------------------------------------------------------------------------
+
+
+def start(turn: Turn) -> None:
+    """Start what is active, now or as soon as nothing of the last engine is left."""
+    turn.set(failed=False)
+    turn.tell(Command.START)
+
+
+def prove(turn: Turn) -> None:
+    """The engine is ready."""
+    turn.cancel(events.DeadlinePassed, events.RestartDue)
+    turn.set(proven=True, proven_at=turn.event.at, failed=False, finding=None, phase=None, strikes=0)
+    turn.emit(effects.WatchLiveness(turn.snapshot.epoch))
+
+
+def trust(turn: Turn) -> None:
+    """An engine that had been called unresponsive answers again."""
+    turn.cancel(events.UnresponsiveDue)
+    turn.set(proven=True, proven_at=turn.event.at, failed=False, finding=None, strikes=0)
+
+
+def absolve(turn: Turn) -> None:
+    """The engine answers: no strike stands against it."""
+    turn.set(strikes=0)
+
+
+def strike(turn: Turn) -> None:
+    """One canary request went unanswered."""
+    turn.set(strikes=turn.snapshot.strikes + 1)
+
+
+def doubt(turn: Turn) -> None:
+    """The engine generates nothing: call it unresponsive and give it a last while to answer."""
+    settings = turn.snapshot.settings
+    strike(turn)
+    turn.set(
+        proven=False,
+        failed=True,
+        finding=Finding.of("EngineUnresponsive", restart_seconds=round(settings.unresponsive_restart)),
+    )
+    turn.arm(events.UnresponsiveDue, settings.unresponsive_restart)
+
+
+def overdue(turn: Turn) -> None:
+    """The start-up time is over; the engine is left to go on."""
+    minutes = round(turn.snapshot.settings.startup_timeout / 60.0, 1)
+    shown = int(minutes) if minutes == int(minutes) else minutes
+    turn.set(failed=True, finding=Finding.of("StartupTimeout", minutes=shown))
+
+
+def restart(turn: Turn) -> None:
+    """The engine failed or ended unasked and is started again by the policy, or given up for now."""
+    _apply_policy(turn, turn.event.finding)
+    if isinstance(turn.event, events.EngineDead):
+        turn.tell(Command.KILL)
+
+
+def restart_unresponsive(turn: Turn) -> None:
+    """The unresponsive engine did not come back: end it, then as with any failure."""
+    finding = turn.snapshot.finding
+    assert finding is not None
+    turn.tell(Command.STOP)
+    _apply_policy(turn, finding)
+
+
+def yield_port(turn: Turn) -> None:
+    """A stranger listens on our port: end the engine that nobody can reach, look at the port now and then."""
+    turn.tell(Command.STOP)
+    wait_for_port(turn)
+
+
+def wait_for_port(turn: Turn) -> None:
+    """Look at the taken port again in a while."""
+    turn.set(failed=True, finding=turn.event.finding)
+    turn.arm(events.RestartDue, turn.snapshot.settings.port_retry)
+
+
+def look_at_port(turn: Turn) -> None:
+    """See whether the port is free by now."""
+    turn.emit(effects.CheckPort(turn.snapshot.epoch))
+
+
+def note_download_problem(turn: Turn) -> None:
+    """The weights of the next model cannot be had; an earlier model goes on."""
+    turn.set(next_problem=turn.event.finding)
+
+
+def give_up_download(turn: Turn) -> None:
+    """The weights cannot be had, and nothing else is to run."""
+    finding = turn.event.finding
+    _drop_active(turn)
+    turn.set(failed=True, finding=finding)
+    if not finding.permanent:
+        turn.arm(events.RestartDue, turn.snapshot.settings.slow_retry)
+
+
+def note_finding(turn: Turn) -> None:
+    """Remember why the last attempt failed."""
+    turn.set(finding=turn.event.finding)
+
+
+def _drop_active(turn: Turn) -> None:
+    turn.cancel(events.RestartDue)
+    turn.set(active=None, crashes=(), resting=False)
+
+
+def _apply_policy(turn: Turn, finding: Finding) -> None:
+    now = turn.event.at
+    decision = policy.after_failure(turn.snapshot, now, finding)
+    turn.cancel(events.RestartDue)
+    counted = () if finding.reason == policy.PORT_TAKEN else (now,)
+    turn.set(
+        finding=finding,
+        crashes=(*policy.recent(turn.snapshot, now), *counted),
+        failed=isinstance(decision, policy.Rest),
+        resting=isinstance(decision, policy.Rest) and decision.resting,
+    )
+    if decision.delay is None:
+        return
+    if decision.delay > 0.0:
+        turn.arm(events.RestartDue, decision.delay)
+    else:
+        turn.tell(Command.START)
+
+
+# --- the engine --------------------------------------------------------------------------------------------------
+
+
+def launch(turn: Turn) -> None:
+    """Start number `epoch`."""
+    active = turn.snapshot.active
+    assert active is not None
+    epoch = turn.snapshot.epoch + 1
+    turn.set(epoch=epoch, pid=None, phase=None, proven=False, proven_at=None, strikes=0)
+    turn.emit(effects.StartEngine(epoch, active))
+
+
+def attend(turn: Turn) -> None:
+    """The process exists: give it the start-up time and probe it."""
+    snapshot = turn.snapshot
+    assert snapshot.active is not None
+    deadline = turn.event.at + snapshot.settings.startup_timeout
+    turn.set(pid=turn.event.pid)
+    turn.arm(events.DeadlinePassed, snapshot.settings.startup_timeout)
+    turn.emit(effects.StartProbes(snapshot.epoch, snapshot.active, turn.event.pid, deadline))
+
+
+def note_phase(turn: Turn) -> None:
+    """Remember what the starting engine does."""
+    if not turn.snapshot.proven:
+        turn.set(phase=turn.event.phase)
+
+
+def terminate(turn: Turn) -> None:
+    """First rung of the stop ladder: SIGTERM; a second one soon if the engine was not ready."""
+    ready = turn.snapshot.proven
+    _leave(turn)
+    turn.emit(effects.TerminateEngine(turn.snapshot.epoch))
+    if not ready:
+        turn.arm(events.NudgeDue, turn.snapshot.settings.nudge_after)
+    turn.arm(events.GraceExpired, turn.snapshot.settings.stop_timeout)
+
+
+def abandon(turn: Turn) -> None:
+    """The engine is being executed: what becomes of it is ended as soon as it is known."""
+    _leave(turn)
+
+
+def nudge(turn: Turn) -> None:
+    """SIGTERM once more."""
+    turn.emit(effects.TerminateEngine(turn.snapshot.epoch))
+
+
+def kill_session(turn: Turn) -> None:
+    """Last rung: SIGKILL to the whole session, and again while it does not end."""
+    _leave(turn)
+    turn.cancel(events.NudgeDue)
+    turn.emit(effects.KillSession(turn.snapshot.epoch))
+    turn.arm(events.GraceExpired, turn.snapshot.settings.kill_again)
+
+
+def end_unwanted(turn: Turn) -> None:
+    """The process of an abandoned start exists now: it has nothing to lose."""
+    turn.set(pid=turn.event.pid)
+    kill_session(turn)
+
+
+def vacate(turn: Turn) -> None:
+    """The leader is reaped: end what it left behind and see that nothing stays."""
+    _leave(turn)
+    turn.cancel(events.NudgeDue, events.GraceExpired)
+    epoch = turn.snapshot.epoch
+    turn.emit(effects.KillSession(epoch))
+    turn.emit(effects.ConfirmVacancy(epoch, turn.snapshot.settings.memory_wait))
+
+
+def look_again(turn: Turn) -> None:
+    """Confirming the vacancy did not work: once more in a moment."""
+    turn.arm(events.VacancyDue, turn.snapshot.settings.vacancy_retry)
+
+
+def confirm_again(turn: Turn) -> None:
+    """Look once more whether anything of the engine is left."""
+    turn.emit(effects.ConfirmVacancy(turn.snapshot.epoch, turn.snapshot.settings.memory_wait))
+
+
+def forget_engine(turn: Turn) -> None:
+    """Nothing of the engine is left."""
+    _leave(turn)
+    turn.cancel(events.NudgeDue, events.GraceExpired, events.VacancyDue)
+    turn.set(pid=None)
+
+
+def _leave(turn: Turn) -> None:
+    """An engine that was alive is not ready, not starting and not probed any more."""
+    if turn.engine is not Engine.ALIVE:
+        return
+    turn.cancel(events.DeadlinePassed, events.UnresponsiveDue)
+    turn.set(proven=False, phase=None, strikes=0)
+    turn.emit(effects.StopProbes(turn.snapshot.epoch))
+
+
+# --- the download ------------------------------------------------------------------------------------------------
+
+
+def check(turn: Turn) -> None:
+    """Look whether the target's weights are in the cache; what was under way ends."""
+    target = turn.snapshot.target
+    assert target is not None
+    _end_fetch(turn)
+    turn.set(fetch_tries=0)
+    turn.emit(effects.CheckWeights(turn.snapshot.fetch, target))
+
+
+def download(turn: Turn) -> None:
+    """Fetch what is missing."""
+    target = turn.snapshot.target
+    assert target is not None
+    turn.cancel(events.DownloadRetryDue)
+    turn.set(fetch=turn.snapshot.fetch + 1)
+    turn.emit(effects.StartDownload(turn.snapshot.fetch, target))
+
+
+def note_progress(turn: Turn) -> None:
+    """Remember how far the download is."""
+    turn.set(progress=turn.event.progress)
+
+
+def wait_for_next_attempt(turn: Turn) -> None:
+    """Try again after a growing, jittered delay."""
+    tries = 0 if turn.event.moved else turn.snapshot.fetch_tries + 1
+    delay = policy.download_delay(turn.snapshot, turn.event.retry_after)
+    turn.set(fetch_tries=tries)
+    turn.arm(events.DownloadRetryDue, delay)
+
+
+def end_fetch(turn: Turn) -> None:
+    """Nothing more is fetched or checked."""
+    _end_fetch(turn)
+
+
+def finish_fetch(turn: Turn) -> None:
+    """The check or the download ended by itself."""
+    turn.cancel(events.DownloadRetryDue)
+    turn.set(progress=None)
+
+
+def _end_fetch(turn: Turn) -> None:
+    turn.cancel(events.DownloadRetryDue)
+    turn.emit(effects.CancelDownload(turn.snapshot.fetch))
+    turn.set(fetch=turn.snapshot.fetch + 1, progress=None)
