@@ -89,11 +89,6 @@ def alive(turn: Turn) -> bool:
     return turn.snapshot.engine is Engine.ALIVE
 
 
-def absent(turn: Turn) -> bool:
-    """Nothing of the last engine is left."""
-    return turn.snapshot.engine is Engine.ABSENT
-
-
 def asked(turn: Turn) -> bool:
     """The engine ends because we asked it to."""
     return turn.snapshot.engine is Engine.TERMINATING
@@ -118,11 +113,6 @@ def has_active(turn: Turn) -> bool:
 def active_goes_on(turn: Turn) -> bool:
     """Besides the chosen model, an earlier one runs or will be tried again."""
     return turn.snapshot.pending and not turn.snapshot.failed
-
-
-def alive_while_downloading(turn: Turn) -> bool:
-    """An engine lives while a download runs or waits."""
-    return alive(turn) and downloading(turn)
 
 
 # --- about failures ----------------------------------------------------------------------------------------------

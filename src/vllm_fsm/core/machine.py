@@ -102,7 +102,7 @@ def _effects(before: Snapshot, turn: Turn) -> tuple[Effect, ...]:
     if after.timers != before.timers:
         armed = dict(after.timers)
         for timer, _ in before.timers:
-            if timer not in armed:
+            if timer not in armed and timer is not type(turn.event):
                 effects.append(CancelTimer(timer))
         effects.extend(ArmTimer(*entry) for entry in after.timers if entry not in before.timers)
     if _over(after) and not _over(before):

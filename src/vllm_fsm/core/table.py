@@ -396,7 +396,8 @@ SERVICE: Final[list[Row]] = [
 ]
 
 ENGINE: Final[list[Row]] = [
-    row(ABSENT, Command.START, None, ALIVE, do.launch, "its place is free"),
+    row(ABSENT, Command.START, if_.has_active, ALIVE, do.launch, "its place is free"),
+    row(ABSENT, Command.START, None, ABSENT, None, "what is to run is not known yet"),
     *ignore(ABSENT, [Command.STOP, Command.KILL], "nothing is left to stop"),
     *ignore(
         ABSENT,

@@ -71,8 +71,7 @@ class Turn:
 
     @service.setter
     def service(self, state: Service) -> None:
-        if state is not self.snapshot.state:
-            self.set(state=state, since=self.event.at)
+        self.set(state=state, since=self.event.at)
 
     @property
     def engine(self) -> Engine:

@@ -1,0 +1,101 @@
+"""`vllm-fsm status`: what is wanted, what runs, why not yet, what to do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import textwrap
+from datetime import UTC, datetime
+from typing import Any
+
+from vllm_fsm.cli.reading import health
+
+WIDTH = 11
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the status; return 0 whenever a controller could be asked."""
+    document = health(arguments.run_dir)
+    if arguments.json:
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+    else:
+        print("\n".join(lines(document, datetime.now(UTC), shutil.get_terminal_size().columns)))
+    return 0 if document["state"] is not None else 1
+
+
+def lines(document: dict[str, Any], now: datetime, columns: int) -> list[str]:
+    """Return the status as lines of at most `columns` characters where words allow it."""
+    if document["state"] is None:
+        return [document["message"]]
+    wanted, active = document["target"], document["active"]
+    rows = [
+        ("state", f"{document['state']} for {_lasted(document['since'], now)}"),
+        ("health", f"{document['result']}: {document['message']}"),
+        ("wanted", _target(wanted) if wanted else "nothing"),
+        ("runs", _running(document, wanted, active)),
+    ]
+    download = document["download"]
+    if download:
+        rows.append(("download", f"{download['repo']}: {download['done']} of {download['total'] or 'unknown'} bytes"))
+    if document["nextTry"]:
+        rows.append(("next try", f"in {_lasted(now.isoformat(), _moment(document['nextTry']))}"))
+    rows += [("warning", warning["message"]) for warning in document["warnings"]]
+    rows.append(("to do", _advice(document)))
+    shown = []
+    for name, text in rows:
+        shown += textwrap.wrap(
+            text,
+            width=max(40, columns),
+            initial_indent=f"{name:<{WIDTH}}",
+            subsequent_indent=" " * WIDTH,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return shown
+
+
+def _target(target: dict[str, Any]) -> str:
+    variables = "".join(f" {name}=…" for name in target["environment"])
+    return f"{shlex.join(target['arguments'])}{variables and ', with' + variables}"
+
+
+def _running(document: dict[str, Any], wanted: dict[str, Any] | None, active: dict[str, Any] | None) -> str:
+    what = "what is wanted" if active == wanted else _target(active) if active else "the last engine"
+    match document["engine"]:
+        case "Alive" if document["state"] == "Ready":
+            return f"{what}, process {document['pid']}, start number {document['attempt']}"
+        case "Alive":
+            return f"{what}, starting, process {document['pid']}, start number {document['attempt']}"
+        case "Terminating":
+            return f"the last engine, being stopped, process {document['pid']}"
+        case _:
+            return "no engine"
+
+
+def _advice(document: dict[str, Any]) -> str:
+    match document["state"]:
+        case "NoModel":
+            return "choose a model"
+        case "Ready":
+            return "nothing"
+        case "Failed":
+            if document["nextTry"]:
+                return 'nothing: it is tried again by itself; "vllm-fsm retry" does it now'
+            return 'change what the message names, or run "vllm-fsm retry"'
+        case _:
+            return "wait"
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _lasted(since: str, now: datetime) -> str:
+    seconds = max(0.0, (now - _moment(since)).total_seconds())
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,101 @@
+"""What a run is told: directories, engine, address, timeouts. Flags win over `VLLM_FSM_…` variables."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vllm_fsm.core.snapshot import Settings
+
+MODELS: Final = "models"
+"""The HuggingFace cache, below the data directory."""
+STATE: Final = ".vllm-fsm"
+"""Our own files, below the data directory."""
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h)?")
+_SECONDS = {None: 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that `vllm-fsm run` is told; times in seconds."""
+
+    data: Path = Path("/data")
+    public: Path = Path("/public")
+    run_dir: Path = Path("/run/vllm-fsm")
+    state_dir: Path | None = None
+    engine: tuple[str, ...] = ("vllm",)
+    host: str = "0.0.0.0"  # noqa: S104 - the service is meant for the network; the key guards it
+    port: int = 8000
+    startup_timeout: float = 35 * 60.0
+    stop_timeout: float = 60.0
+    stall_timeout: float = 60.0
+    swap: str = "after-download"
+    log_format: str = "auto"
+
+    @property
+    def store(self) -> Path:
+        """What to serve."""
+        return self.data / "store.json"
+
+    @property
+    def credentials(self) -> Path:
+        """The API key."""
+        return self.public / "credentials.json"
+
+    @property
+    def models(self) -> Path:
+        """The model cache."""
+        return self.data / MODELS
+
+    @property
+    def state(self) -> Path:
+        """History and attempt logs."""
+        return self.state_dir or self.data / STATE
+
+    def settings(self, seed: int) -> Settings:
+        """Return the numbers that the core decides by."""
+        return Settings(
+            startup_timeout=self.startup_timeout,
+            stop_timeout=self.stop_timeout,
+            swap_after_download=self.swap == "after-download",
+            seed=seed,
+        )
+
+
+def duration(text: str) -> float:
+    """Read a length of time as seconds: `90`, `90s`, `35m`, `35min`, `1.5h`.
+
+    Raises:
+        ValueError: it is none, or not longer than nothing.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or float(match[1]) <= 0.0:
+        raise ValueError(f"{text!r} is no length of time: write seconds, or a number with s, m or h, like 35m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def command(text: str) -> tuple[str, ...]:
+    """Split an engine command as a shell does.
+
+    Raises:
+        ValueError: a quote is not closed, or nothing is left.
+    """
+    words = tuple(shlex.split(text))
+    if not words:
+        raise ValueError("the engine command is empty")
+    return words
+
+
+def port(text: str) -> int:
+    """Read a TCP port.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise ValueError(f"{text!r} is no port: write a number from 1 to 65535")
+    return int(text)

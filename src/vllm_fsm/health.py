@@ -1,0 +1,211 @@
+"""What a person sees of a snapshot: a pure function from the state to a result and a message.
+
+The schema of `health.json` is `document`; `docs/health.md` explains each field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from math import ceil
+from typing import Any, Final
+
+from vllm_fsm import messages
+from vllm_fsm.core.events import DownloadRetryDue, RestartDue
+from vllm_fsm.core.snapshot import Message, Progress, Snapshot, Target
+from vllm_fsm.core.states import Download, Engine, Service
+
+SCHEMA: Final = 1
+Wall = Callable[[float], datetime]
+"""From monotonic seconds to the time of day, UTC."""
+
+RESULTS: Final[dict[Service, str]] = {
+    Service.NO_MODEL: "failure",
+    Service.DOWNLOADING: "loading",
+    Service.LOADING: "loading",
+    Service.READY: "success",
+    Service.FAILED: "failure",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The health of the service: StartOS's word for it, and the sentences."""
+
+    result: str
+    parts: tuple[Message, ...]
+
+    @property
+    def message(self) -> str:
+        """The English sentences."""
+        return messages.sentences(self.parts)
+
+
+def report(snapshot: Snapshot, wall: Wall) -> Report:
+    """Say what `snapshot` means to somebody who is no engineer."""
+    return Report(RESULTS[snapshot.state], tuple(_PARTS[snapshot.state](snapshot, wall)))
+
+
+def document(snapshot: Snapshot, wall: Wall, boot_id: str) -> dict[str, Any]:
+    """Return the content of `health.json`."""
+    health = report(snapshot, wall)
+    first = health.parts[0]
+    due = next_try(snapshot)
+    return {
+        "schema": SCHEMA,
+        "state": snapshot.state.value,
+        "result": health.result,
+        "message": health.message,
+        "messageId": first.id,
+        "params": dict(first.params),
+        "parts": [_message(part) for part in health.parts],
+        "reason": snapshot.finding.reason if snapshot.finding else None,
+        "since": timestamp(wall(snapshot.since)),
+        "attempt": snapshot.epoch,
+        "engine": snapshot.engine.value,
+        "pid": snapshot.pid,
+        "target": _target(snapshot.target),
+        "active": _target(snapshot.active),
+        "download": _download(snapshot.progress) if downloading(snapshot) else None,
+        "nextTry": None if due is None else timestamp(wall(due)),
+        "warnings": [_message(warning) | {"message": messages.text(warning)} for warning in snapshot.warnings],
+        "bootId": boot_id,
+    }
+
+
+def downloading(snapshot: Snapshot) -> bool:
+    """Whether a download runs or waits for its next try."""
+    return snapshot.download in (Download.RUNNING, Download.WAITING)
+
+
+def next_try(snapshot: Snapshot) -> float | None:
+    """When something is tried again by itself, None if nothing has its time set."""
+    due = [at for at in (snapshot.due(RestartDue), snapshot.due(DownloadRetryDue)) if at is not None]
+    return min(due) if due else None
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+# --- the sentences of each state ---------------------------------------------------------------------------------
+
+
+def _no_model(snapshot: Snapshot, _wall: Wall) -> list[Message]:
+    return [Message.of("NoModel"), *snapshot.warnings]
+
+
+def _downloading(snapshot: Snapshot, wall: Wall) -> list[Message]:
+    parts = []
+    due = snapshot.due(DownloadRetryDue)
+    if due is not None and snapshot.finding is not None:
+        parts += [snapshot.finding.message, Message.of("NextTry", time=_clock(wall, due))]
+    target = snapshot.target
+    parts.append(_progress("Downloading", snapshot.progress, target.model if target else ""))
+    parts.append(Message.of("Loading"))
+    return [*parts, *snapshot.warnings]
+
+
+def _loading(snapshot: Snapshot, wall: Wall) -> list[Message]:
+    due = snapshot.due(RestartDue)
+    if due is not None and snapshot.finding is not None:
+        settings = snapshot.settings
+        again = Message.of(
+            "NextTryOf",
+            time=_clock(wall, due),
+            number=len(snapshot.crashes),
+            most=settings.restart_intensity,
+        )
+        return [snapshot.finding.message, again, *snapshot.warnings]
+    parts = [Message.of("Loading")]
+    if snapshot.phase is not None:
+        parts.append(snapshot.phase)
+    if snapshot.engine is Engine.TERMINATING:
+        parts.append(Message.of("StoppingLast"))
+    return [*parts, *snapshot.warnings]
+
+
+def _ready(snapshot: Snapshot, _wall: Wall) -> list[Message]:
+    problem = snapshot.next_problem
+    active = snapshot.active
+    if problem is not None and active is not None:
+        return [Message.of("ReadyKept", model=active.model), problem.message, *snapshot.warnings]
+    if downloading(snapshot) and snapshot.target is not None:
+        return [_progress("ReadyNext", snapshot.progress, snapshot.target.model), *snapshot.warnings]
+    return [Message.of("Ready"), *snapshot.warnings]
+
+
+def _failed(snapshot: Snapshot, wall: Wall) -> list[Message]:
+    finding = snapshot.finding
+    assert finding is not None
+    parts = [finding.message]
+    due = snapshot.due(RestartDue)
+    if due is not None and due - snapshot.since > snapshot.settings.port_retry:
+        parts.append(Message.of("NextTry", time=_clock(wall, due)))
+    return [*parts, *snapshot.warnings]
+
+
+_PARTS: Final[dict[Service, Callable[[Snapshot, Wall], list[Message]]]] = {
+    Service.NO_MODEL: _no_model,
+    Service.DOWNLOADING: _downloading,
+    Service.LOADING: _loading,
+    Service.READY: _ready,
+    Service.FAILED: _failed,
+}
+
+
+def _progress(base: str, progress: Progress | None, model: str) -> Message:
+    """Choose the sentence for what is known of a download; sizes in GB of 10⁹ bytes."""
+    if progress is None or not progress.total:
+        return Message.of(base, repo=progress.repo if progress else model)
+    percent = min(100, int(100 * progress.done / progress.total))
+    minutes = None if progress.eta is None else max(1, ceil(progress.eta / 60))
+    if base == "ReadyNext":
+        if minutes is None:
+            return Message.of("ReadyNextSize", repo=progress.repo, percent=percent)
+        return Message.of("ReadyNextTime", repo=progress.repo, percent=percent, minutes=minutes)
+    size: dict[str, str | int] = {
+        "repo": progress.repo,
+        "done": f"{progress.done / 1e9:.1f}",
+        "total": f"{progress.total / 1e9:.1f}",
+        "percent": percent,
+    }
+    if progress.speed is None:
+        return Message.of("DownloadingSize", **size)
+    size["speed"] = round(progress.speed / 1e6)
+    if minutes is None:
+        return Message.of("DownloadingSpeed", **size)
+    return Message.of("DownloadingTime", **size, minutes=minutes)
+
+
+def _clock(wall: Wall, at: float) -> str:
+    return wall(at).strftime("%H:%M:%S")
+
+
+def _message(message: Message) -> dict[str, Any]:
+    return {"id": message.id, "params": dict(message.params)}
+
+
+def _target(target: Target | None) -> dict[str, Any] | None:
+    """The parts of a target that are nobody's secret: variables by name only."""
+    if target is None:
+        return None
+    return {
+        "model": target.model,
+        "arguments": list(target.arguments),
+        "environment": [name for name, _ in target.environment],
+    }
+
+
+def _download(progress: Progress | None) -> dict[str, Any] | None:
+    if progress is None:
+        return None
+    return {
+        "repo": progress.repo,
+        "done": progress.done,
+        "total": progress.total,
+        "bytesPerSecond": None if progress.speed is None else round(progress.speed),
+        "etaSeconds": None if progress.eta is None else round(progress.eta),
+    }

@@ -1,0 +1,54 @@
+"""The journal of transitions in a bounded file: one JSON object a line, the newest last."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+NAME: Final = "history.jsonl"
+OLDER: Final = "history.1.jsonl"
+LIMIT: Final = 256 * 1024
+"""Bytes of one file; when it is full it replaces the older one, so that at most twice as much is kept."""
+
+
+class History:
+    """Appends to the file in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / NAME
+        self._older = directory / OLDER
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add one entry.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        with open(self._path, "ab") as file:
+            os.fchmod(file.fileno(), 0o600)
+            if file.tell() and file.tell() + len(line) > LIMIT:
+                os.replace(self._path, self._older)
+            else:
+                file.write(line)
+                return
+        self.append(entry)
+
+
+def read(directory: Path) -> Iterator[dict[str, Any]]:
+    """Yield the entries of `directory`, the oldest first; lines that a power cut left in pieces are skipped."""
+    for name in (OLDER, NAME):
+        try:
+            lines = (directory / name).read_bytes().splitlines()
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict):
+                yield entry

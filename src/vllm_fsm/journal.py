@@ -1,0 +1,108 @@
+"""The log: structured lines on standard output, JSON or, on a terminal, for people.
+
+One line for each transition, with the fields that the contract of the log names; the engine's own output line by line,
+marked as the engine's. Every line passes the redaction, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, MutableMapping
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from vllm_fsm import health
+
+if TYPE_CHECKING:
+    from vllm_fsm.adapters.ports import Log
+    from vllm_fsm.core.events import Event
+    from vllm_fsm.core.snapshot import Snapshot
+
+Fields = MutableMapping[str, Any]
+TRANSITION: Final = "transition"
+ENGINE_LINE: Final = "engine-output"
+
+
+def logger(stream: IO[str], scrub: Callable[[Any], Any], stamp: Callable[[], str], *, console: bool) -> Log:
+    """Return the function that writes one line.
+
+    `scrub` takes secrets out of any value; `stamp` returns the time of day, RFC 3339.
+    """
+    structlog = _structlog()
+
+    def clean(_logger: object, _method: str, fields: Fields) -> Fields:
+        return {name: scrub(value) for name, value in fields.items()}
+
+    def stamped(_logger: object, _method: str, fields: Fields) -> Fields:
+        return {"time": stamp(), **fields}
+
+    bound = structlog.wrap_logger(
+        structlog.PrintLogger(stream),
+        processors=[clean, stamped, _for_people if console else _json],
+        wrapper_class=structlog.BoundLoggerBase,
+    )
+
+    def log(event: str, /, **fields: object) -> None:
+        try:
+            bound._proxy_to_logger("msg", event, **fields)
+        except (BrokenPipeError, ValueError, OSError):
+            # Nobody reads any more, or the disk below the log is full: serving matters more.
+            return
+
+    return log
+
+
+def transition(log: Log, wall: health.Wall) -> Callable[[Snapshot, Event, Snapshot], dict[str, Any] | None]:
+    """Return the observer that writes the line of a transition and returns its fields, None where there was none."""
+
+    def observe(before: Snapshot, event: Event, after: Snapshot) -> dict[str, Any] | None:
+        if after.state is before.state:
+            if after.engine is not before.engine:
+                log("engine", **{"from": before.engine.value, "to": after.engine.value}, attempt=after.epoch)
+            return None
+        finding = after.finding or after.next_problem
+        fields = {
+            "trigger": type(event).__name__,
+            "from": before.state.value,
+            "to": after.state.value,
+            "reason": finding.reason if finding else None,
+            "message": health.report(after, wall).message,
+            "lasted": round(event.at - before.since, 3),
+            "attempt": after.epoch,
+            "engine": after.engine.value,
+            "pid": after.pid,
+        }
+        log(TRANSITION, **fields)
+        return fields
+
+    return observe
+
+
+def _json(_logger: object, _method: str, fields: Fields) -> str:
+    return json.dumps(fields, ensure_ascii=False, default=str)
+
+
+def _for_people(_logger: object, _method: str, fields: Fields) -> str:
+    clock = str(fields.pop("time"))[11:19]
+    event = fields.pop("event")
+    if event == ENGINE_LINE:
+        return f"{clock}   │ {fields['line']}"
+    if event == TRANSITION:
+        lasted = f"{fields['lasted']:.1f} s" if fields["lasted"] < 120 else f"{fields['lasted'] / 60:.0f} min"
+        return f"{clock} ● {fields['from']} → {fields['to']} after {lasted} ({fields['trigger']}): {fields['message']}"
+    shown = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+    return f"{clock} · {event} {shown}".rstrip()
+
+
+def _structlog() -> Any:
+    """Import structlog without `rich`, which its development renderer would load: 100 ms and 10 MB for nothing."""
+    absent = object()
+    loaded = sys.modules.get("rich", absent)
+    if loaded is absent:
+        sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        import structlog
+    finally:
+        if loaded is absent:
+            del sys.modules["rich"]
+    return structlog

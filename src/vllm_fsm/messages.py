@@ -1,0 +1,75 @@
+"""The English sentences, by message id. Other languages translate these ids with the same parameters.
+
+A message is `Message(id, params)`; `text` fills the sentence in. Numbers arrive ready for people: whoever makes a
+message rounds. A report is a row of messages, joined by blanks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vllm_fsm.core.snapshot import Message
+
+ENGLISH: Final[dict[str, str]] = {
+    # --- what the service does ---
+    "NoModel": 'No model selected. Run the "Set Model" action.',
+    "Downloading": "Downloading {repo}.",
+    "DownloadingSize": "Downloading {repo}: {done} of {total} GB ({percent} %).",
+    "DownloadingSpeed": "Downloading {repo}: {done} of {total} GB ({percent} %), {speed} MB/s.",
+    "DownloadingTime": "Downloading {repo}: {done} of {total} GB ({percent} %), {speed} MB/s, {minutes} min left.",
+    "Loading": (
+        "The vLLM API is starting. A first-time model download plus load can take 30+ minutes; loading an "
+        "already-cached model can take 15+ minutes. Exact time depends on your hardware resources and network "
+        "bandwidth."
+    ),
+    "StoppingLast": "The last engine is being stopped.",
+    "Ready": "The vLLM API is ready",
+    "ReadyNext": "The vLLM API is ready. {repo} is downloading",
+    "ReadyNextSize": "The vLLM API is ready. {repo} is downloading: {percent} %",
+    "ReadyNextTime": "The vLLM API is ready. {repo} is downloading: {percent} %, {minutes} min left",
+    "ReadyKept": "The vLLM API is ready. It still serves {model}, because what was chosen since cannot be served:",
+    "Stopping": "The service is stopping.",
+    "NextTry": "Next try at {time} UTC.",
+    "NextTryOf": "Next try at {time} UTC, number {number} of {most}.",
+    # --- why it does not serve, and what to do ---
+    "StartupTimeout": "The vLLM API did not come up within {minutes} minutes. Check the service logs for errors.",
+    "PortTaken": (
+        "Port {port} is in use by {holder}. End that program; the engine then starts by itself within seconds."
+    ),
+    "BadArguments": 'The serve arguments cannot be used: {detail}. Correct them with the "Set Model" action.',
+    "EngineNotFound": "The engine command {command} was not found. Check the --engine setting.",
+    "EngineNotExecutable": "The engine command {command} cannot be executed ({error}). Check the --engine setting.",
+    "EngineStartFailed": "The engine could not be started ({error}). Check the service logs for errors.",
+    "EngineExited": "The engine ended by itself with exit status {status}. Check the service logs for errors.",
+    "EngineKilled": (
+        "The engine was ended by signal {signal}. Often the machine ran out of memory: choose a smaller model."
+    ),
+    "EngineDead": "The engine died while its server still answered. Check the service logs for errors.",
+    "EngineUnresponsive": (
+        "The engine answers no requests. It is restarted in {restart_seconds} s unless it answers again."
+    ),
+    "EffectFailed": "An internal step failed ({effect}: {error}). It is tried again.",
+    "DownloadFailed": "The model could not be downloaded ({error}). Check the network.",
+    "CredentialsUnwritable": "No API key can be stored in {path} ({error}). Make the volume writable.",
+    # --- what else should be known ---
+}
+
+
+def text(message: Message) -> str:
+    """Return the English sentence.
+
+    Raises:
+        KeyError: no such message, or a parameter of its sentence is missing.
+    """
+    return ENGLISH[message.id].format(**dict(message.params))
+
+
+def sentences(messages: Iterable[Message]) -> str:
+    """Return the English sentences in a row; one that is followed by another gets its full stop."""
+    row = ""
+    for message in messages:
+        row += ("" if not row else " " if row.endswith((".", ":")) else ". ") + text(message)
+    return row

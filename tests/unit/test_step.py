@@ -1,0 +1,555 @@
+"""The promises about states, one story each."""
+
+import pytest
+
+from support.story import CRASH, HUB_DOWN, KEY, OTHER_KEY, TAKEN, WRONG, Story, target
+from vllm_fsm.core import effects as fx
+from vllm_fsm.core import events as ev
+from vllm_fsm.core.machine import step
+from vllm_fsm.core.snapshot import Finding, Message, Progress, Secret
+from vllm_fsm.core.states import Download, Engine
+
+# --- from nothing to Ready ---------------------------------------------------------------------------------------
+
+
+def test_nothing_is_wanted_at_first():
+    story = Story()
+    assert story.state == "NoModel"
+    assert story.wants(None).effects == ()
+
+
+def test_a_cached_model_is_started_and_proven():
+    story = Story().wants(target())
+    assert story.state == "Loading"
+    assert story.the(fx.CheckWeights).target == target()
+    assert story.happens(ev.WeightsComplete).the(fx.StartEngine) == fx.StartEngine(1, target())
+    story.happens(ev.EngineStarted, 77)
+    assert story.the(fx.StartProbes) == fx.StartProbes(1, target(), 77, story.now + 2100.0)
+    story.wait(20).happens(ev.ProbePassed)
+    assert story.state == "Ready"
+    assert story.the(fx.WatchLiveness).epoch == 1
+    assert story.snapshot.timers == ()
+
+
+def test_missing_weights_are_downloaded_before_the_start():
+    story = Story().wants(target()).happens(ev.WeightsMissing)
+    assert story.state == "Downloading"
+    assert story.does(fx.StartDownload)
+    half = Progress("org/one", 50, 100)
+    assert story.happens(ev.DownloadProgressed, half).snapshot.progress == half
+    assert story.happens(ev.WeightsComplete).does(fx.StartEngine)
+    assert story.state == "Loading"
+    assert story.snapshot.progress is None
+
+
+def test_phases_are_noted_until_ready():
+    phase = Message.of("Weights", done=3, total=8)
+    story = Story().loading().happens(ev.PhaseEntered, phase)
+    assert story.snapshot.phase == phase
+    assert story.happens(ev.ProbePassed).snapshot.phase is None
+    assert story.happens(ev.PhaseEntered, phase).snapshot.phase is None
+
+
+def test_a_second_notice_of_the_start_changes_nothing():
+    story = Story().loading()
+    before = story.snapshot
+    assert story.happens(ev.EngineStarted, 77).snapshot is before
+
+
+# --- what is wanted changes --------------------------------------------------------------------------------------
+
+
+def test_the_same_again_restarts_nothing():
+    story = Story().ready()
+    before = story.snapshot
+    assert story.wants(target()).snapshot is before
+    assert story.effects == ()
+
+
+def test_other_arguments_stop_the_engine_first():
+    story = Story().ready().wants(target("org/one", "--seed", "1"))
+    assert story.state == "Ready"
+    story.happens(ev.WeightsComplete)
+    assert story.state == "Loading"
+    assert story.does(fx.TerminateEngine)
+    assert not story.does(fx.StartEngine)
+    story.happens(ev.EngineExited, 0, CRASH)
+    assert story.does(fx.ConfirmVacancy)
+    assert not story.does(fx.StartEngine)
+    story.happens(ev.EngineVacated)
+    assert story.the(fx.StartEngine).target.arguments == ("org/one", "--seed", "1")
+    assert story.snapshot.crashes == ()
+
+
+def test_a_new_key_restarts_the_running_model_at_once():
+    story = Story().ready().wants(target(key=OTHER_KEY))
+    assert story.state == "Loading"
+    assert story.does(fx.TerminateEngine)
+    assert not story.does(fx.CheckWeights)
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    assert story.the(fx.StartEngine).target.key == OTHER_KEY
+
+
+def test_a_new_key_while_the_next_model_downloads_keeps_the_download():
+    story = Story().swapping().wants(target("org/two", key=OTHER_KEY))
+    assert story.state == "Downloading"
+    assert story.snapshot.download is Download.RUNNING
+    assert not story.does(fx.CancelDownload)
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    assert story.the(fx.StartEngine).target == target("org/one", key=OTHER_KEY)
+    assert story.happens(ev.EngineStarted, 78).happens(ev.ProbePassed).state == "Ready"
+
+
+def test_a_new_key_with_another_model_replaces_both():
+    story = Story().ready().wants(target("org/two", key=OTHER_KEY))
+    assert story.state == "Loading"
+    assert story.does(fx.TerminateEngine)
+    assert story.does(fx.CheckWeights)
+    story.happens(ev.WeightsComplete).happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    assert story.the(fx.StartEngine).target == target("org/two", key=OTHER_KEY)
+
+
+def test_a_new_key_while_loading_restarts_with_it():
+    story = Story().loading().wants(target(key=OTHER_KEY))
+    assert story.does(fx.TerminateEngine)
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    assert story.the(fx.StartEngine).target.key == OTHER_KEY
+
+
+def test_a_new_key_while_waiting_for_weights_is_used_by_the_start():
+    story = Story().wants(target()).happens(ev.WeightsMissing).wants(target(key=OTHER_KEY))
+    assert story.state == "Downloading"
+    assert story.happens(ev.WeightsComplete).the(fx.StartEngine).target.key == OTHER_KEY
+
+
+def test_the_old_model_serves_until_the_next_one_is_there():
+    story = Story().swapping()
+    assert story.state == "Ready"
+    assert story.does(fx.StartDownload)
+    assert not story.does(fx.TerminateEngine)
+    assert story.happens(ev.WeightsComplete).does(fx.TerminateEngine)
+
+
+def test_immediate_swap_stops_at_once():
+    story = Story(swap_after_download=False).ready().wants(target("org/two"))
+    assert story.state == "Loading"
+    assert story.does(fx.TerminateEngine)
+    assert story.does(fx.CheckWeights)
+
+
+def test_a_change_of_mind_and_back_restarts_nothing():
+    story = Story().swapping().wants(target())
+    assert story.state == "Ready"
+    assert story.does(fx.CancelDownload)
+    assert not story.does(fx.TerminateEngine)
+
+
+def test_a_second_change_of_mind_cancels_the_first_download():
+    story = Story().swapping().wants(target("org/three"))
+    assert story.state == "Ready"
+    assert story.does(fx.CancelDownload)
+    assert story.the(fx.CheckWeights).target.model == "org/three"
+
+
+def test_clearing_the_selection_is_seen_at_once():
+    story = Story().ready().wants(None)
+    assert story.state == "NoModel"
+    assert story.does(fx.TerminateEngine)
+    assert story.snapshot.engine is Engine.TERMINATING
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    assert story.snapshot.engine is Engine.ABSENT
+    assert not story.does(fx.StartEngine)
+
+
+def test_unusable_arguments_are_refused():
+    story = Story().wants(target(problem=WRONG))
+    assert story.state == "Failed"
+    assert story.snapshot.finding == WRONG
+    assert story.effects == ()
+    assert story.happens(ev.RetryRequested).state == "Failed"
+
+
+def test_unusable_arguments_keep_what_serves():
+    story = Story().ready().wants(target("--oops", problem=WRONG))
+    assert story.state == "Ready"
+    assert story.snapshot.next_problem == WRONG
+    assert not story.does(fx.TerminateEngine)
+    assert story.wants(target()).snapshot.next_problem is None
+
+
+def test_changes_during_a_stop_leave_only_the_last():
+    story = Story().ready()
+    for number in range(5):
+        story.wants(target("org/one", "--seed", str(number))).happens(ev.WeightsComplete)
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    assert story.the(fx.StartEngine).target.arguments == ("org/one", "--seed", "4")
+    assert story.snapshot.epoch == 2
+
+
+def test_a_change_while_the_engine_is_being_executed_ends_it_at_birth():
+    story = Story().wants(target()).happens(ev.WeightsComplete).wants(target("org/two"))
+    assert not story.does(fx.TerminateEngine)
+    story.happens(ev.WeightsComplete).happens(ev.EngineStarted, 77)
+    assert story.does(fx.KillSession)
+    assert not story.does(fx.StartProbes)
+
+
+def test_a_change_while_a_start_fails_begins_the_next():
+    story = Story().wants(target()).happens(ev.WeightsComplete).wants(target("org/two")).happens(ev.WeightsComplete)
+    story.happens(ev.StartFailed, CRASH)
+    assert story.the(fx.StartEngine).target.model == "org/two"
+
+
+# --- failures ----------------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_ends_after_ready_is_restarted_at_once_even_with_code_0():
+    story = Story().ready().wait(30).happens(ev.EngineExited, 0, CRASH)
+    assert story.state == "Loading"
+    assert story.does(fx.KillSession)
+    assert story.happens(ev.EngineVacated).does(fx.StartEngine)
+
+
+def test_later_crashes_wait_and_then_rest():
+    story = Story().loading()
+    story.crashes()
+    for _ in range(4):
+        story.happens(ev.EngineStarted, 78).crashes()
+        assert story.state == "Loading"
+        assert not story.does(fx.StartEngine)
+        story.fires(ev.RestartDue)
+        assert story.does(fx.StartEngine)
+    story.happens(ev.EngineStarted, 79).crashes()
+    assert story.state == "Failed"
+    due = story.snapshot.due(ev.RestartDue)
+    assert due == story.now + 900.0
+    assert story.fires(ev.RestartDue).does(fx.StartEngine)
+    assert story.state == "Loading"
+    assert story.happens(ev.EngineStarted, 80).crashes().state == "Failed"
+
+
+def test_a_permanent_failure_waits_for_the_user():
+    story = Story().loading().crashes(WRONG)
+    assert story.state == "Failed"
+    assert story.snapshot.timers == ()
+    story.happens(ev.RetryRequested).happens(ev.WeightsComplete)
+    assert story.does(fx.StartEngine)
+
+
+def test_a_retry_does_not_wait_for_the_delay():
+    story = Story().loading().crashes().happens(ev.EngineStarted, 78).crashes()
+    assert story.happens(ev.RetryRequested).does(fx.StartEngine)
+    assert story.happens(ev.RetryRequested).effects == ()
+
+
+def test_the_deadline_is_failed_but_the_engine_may_still_come():
+    story = Story().loading().fires(ev.DeadlinePassed)
+    assert story.state == "Failed"
+    assert story.snapshot.finding == Finding.of("StartupTimeout", minutes=35)
+    assert story.snapshot.engine is Engine.ALIVE
+    assert not story.does(fx.StopProbes)
+    assert story.wait(3600).happens(ev.ProbePassed).state == "Ready"
+
+
+def test_the_deadline_is_told_as_it_was_set():
+    assert dict(Story(startup_timeout=90.0).loading().fires(ev.DeadlinePassed).snapshot.finding.message.params) == {
+        "minutes": 1.5
+    }
+
+
+def test_a_retry_after_the_deadline_stops_the_late_engine_first():
+    story = Story().loading().fires(ev.DeadlinePassed).happens(ev.RetryRequested)
+    assert story.state == "Loading"
+    assert story.does(fx.TerminateEngine)
+
+
+def test_a_late_engine_that_ends_is_tried_again():
+    story = Story().loading().fires(ev.DeadlinePassed).crashes()
+    assert story.state == "Loading"
+    assert story.does(fx.StartEngine)
+
+
+def test_a_dead_engine_behind_a_living_server_is_killed_and_restarted():
+    story = Story().ready().happens(ev.EngineDead, Finding.of("EngineDead"))
+    assert story.state == "Loading"
+    assert story.does(fx.KillSession)
+    story.happens(ev.EngineExited, -9, CRASH)
+    assert len(story.snapshot.crashes) == 1
+    assert story.happens(ev.EngineVacated).does(fx.StartEngine)
+
+
+def test_an_unresponsive_engine_gets_a_last_chance():
+    story = Story().ready().happens(ev.EngineStuck)
+    assert story.state == "Ready"
+    story.happens(ev.EngineStuck)
+    assert story.state == "Failed"
+    assert story.snapshot.finding.reason == "EngineUnresponsive"
+    assert story.snapshot.engine is Engine.ALIVE
+    assert story.happens(ev.EngineStuck).state == "Failed"
+    assert story.happens(ev.EngineStepped).state == "Ready"
+    assert story.snapshot.timers == ()
+
+
+def test_an_unresponsive_engine_is_restarted_after_that():
+    story = Story().ready().happens(ev.EngineStuck).happens(ev.EngineStuck).fires(ev.UnresponsiveDue)
+    assert story.state == "Loading"
+    assert story.does(fx.TerminateEngine)
+    story.happens(ev.EngineExited, 0, CRASH)
+    assert story.happens(ev.EngineVacated).does(fx.StartEngine)
+
+
+def test_one_strike_is_forgotten_when_the_engine_answers():
+    story = Story().ready().happens(ev.EngineStuck).happens(ev.EngineStepped).happens(ev.EngineStuck)
+    assert story.state == "Ready"
+
+
+def test_a_taken_port_is_named_and_watched():
+    story = Story().wants(target()).happens(ev.WeightsComplete).happens(ev.StartFailed, TAKEN)
+    assert story.state == "Failed"
+    assert story.snapshot.finding == TAKEN
+    assert story.fires(ev.RestartDue).does(fx.CheckPort)
+    story.happens(ev.PortTaken, TAKEN)
+    assert story.state == "Failed"
+    assert story.fires(ev.RestartDue).happens(ev.PortFree).does(fx.StartEngine)
+    assert story.state == "Loading"
+    assert story.snapshot.crashes == ()
+
+
+def test_a_stolen_port_is_never_ready():
+    story = Story().ready().happens(ev.PortTaken, TAKEN)
+    assert story.state == "Failed"
+    assert story.does(fx.TerminateEngine)
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    assert not story.does(fx.StartEngine)
+    assert story.fires(ev.RestartDue).does(fx.CheckPort)
+
+
+# --- the stop ladder ---------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_was_not_ready_is_asked_twice_and_then_killed():
+    story = Story().loading().wants(None)
+    assert story.does(fx.TerminateEngine)
+    assert story.fires(ev.NudgeDue).does(fx.TerminateEngine)
+    assert story.fires(ev.GraceExpired).does(fx.KillSession)
+    assert story.fires(ev.GraceExpired).does(fx.KillSession)
+    story.happens(ev.EngineExited, -9, CRASH)
+    assert story.snapshot.timers == ()
+
+
+def test_a_ready_engine_is_asked_once():
+    assert Story().ready().wants(None).snapshot.due(ev.NudgeDue) is None
+
+
+def test_vacancy_is_confirmed_again_when_an_effect_fails():
+    story = Story().ready().wants(None).happens(ev.EngineExited, 0, CRASH)
+    story.happens(ev.EffectFailed, story.the(fx.ConfirmVacancy), CRASH)
+    assert story.fires(ev.VacancyDue).does(fx.ConfirmVacancy)
+
+
+def test_nothing_starts_while_the_last_engine_is_terminating():
+    story = Story().ready().wants(None).wants(target("org/two")).happens(ev.WeightsComplete)
+    assert story.state == "Loading"
+    assert not story.does(fx.StartEngine)
+    story.happens(ev.EngineExited, 0, CRASH)
+    assert not story.does(fx.StartEngine)
+    assert story.happens(ev.EngineVacated).does(fx.StartEngine)
+
+
+# --- downloads ---------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_attempt_is_repeated_as_the_hub_asks():
+    story = Story().wants(target()).happens(ev.WeightsMissing).happens(ev.DownloadFailed, HUB_DOWN, 120.0)
+    assert story.state == "Downloading"
+    assert story.snapshot.due(ev.DownloadRetryDue) == story.now + 120.0
+    assert story.fires(ev.DownloadRetryDue).does(fx.StartDownload)
+
+
+def test_a_retry_does_not_wait_for_the_next_attempt():
+    story = Story().wants(target()).happens(ev.WeightsMissing).happens(ev.DownloadFailed, HUB_DOWN)
+    assert story.happens(ev.RetryRequested).does(fx.StartDownload)
+    assert story.happens(ev.RetryRequested).effects == ()
+
+
+def test_a_download_is_given_up_after_many_attempts_and_tried_slowly():
+    story = Story().wants(target()).happens(ev.WeightsMissing)
+    for _ in range(9):
+        story.happens(ev.DownloadFailed, HUB_DOWN).fires(ev.DownloadRetryDue)
+    story.happens(ev.DownloadFailed, HUB_DOWN)
+    assert story.state == "Failed"
+    assert story.snapshot.finding == HUB_DOWN
+    assert story.fires(ev.RestartDue).does(fx.CheckWeights)
+    assert story.state == "Loading"
+
+
+def test_a_download_that_cannot_succeed_waits_for_the_user():
+    story = Story().wants(target()).happens(ev.WeightsMissing).happens(ev.DownloadFailed, WRONG)
+    assert story.state == "Failed"
+    assert story.snapshot.timers == ()
+
+
+def test_bytes_renew_the_patience():
+    story = Story().wants(target()).happens(ev.WeightsMissing)
+    for _ in range(30):
+        story.happens(ev.DownloadFailed, HUB_DOWN, 0.0, True).fires(ev.DownloadRetryDue)
+    assert story.state == "Downloading"
+
+
+def test_what_serves_goes_on_when_the_next_cannot_be_had():
+    story = Story().swapping().happens(ev.DownloadFailed, WRONG)
+    assert story.state == "Ready"
+    assert story.snapshot.next_problem == WRONG
+    assert story.happens(ev.RetryRequested).does(fx.CheckWeights)
+    assert story.snapshot.next_problem is None
+
+
+def test_a_waiting_download_of_the_next_model_can_be_hurried():
+    story = Story().swapping().happens(ev.DownloadFailed, HUB_DOWN)
+    assert story.state == "Ready"
+    assert story.happens(ev.RetryRequested).does(fx.StartDownload)
+    assert story.happens(ev.RetryRequested).effects == ()
+
+
+def test_a_crash_beside_a_download_restarts_what_served():
+    story = Story().swapping().happens(ev.EngineExited, 1, CRASH)
+    assert story.state == "Downloading"
+    story.happens(ev.EngineVacated)
+    assert story.the(fx.StartEngine).target == target()
+    assert story.happens(ev.EngineStarted, 78).happens(ev.ProbePassed).state == "Ready"
+
+
+def test_when_the_download_fails_meanwhile_the_earlier_model_goes_on():
+    story = Story().swapping().crashes().happens(ev.DownloadFailed, WRONG)
+    assert story.state == "Loading"
+    assert story.happens(ev.EngineStarted, 78).happens(ev.ProbePassed).state == "Ready"
+    assert story.snapshot.next_problem == WRONG
+
+
+def test_a_late_earlier_engine_stays_when_the_download_is_given_up():
+    story = Story().swapping().crashes().happens(ev.EngineStarted, 78).fires(ev.DeadlinePassed)
+    assert story.state == "Downloading"
+    assert story.happens(ev.DownloadFailed, WRONG).state == "Failed"
+    assert story.snapshot.finding.reason == "StartupTimeout"
+    assert story.happens(ev.ProbePassed).state == "Ready"
+
+
+def test_an_unresponsive_engine_beside_a_download():
+    story = Story().swapping().happens(ev.EngineStuck).happens(ev.EngineStuck)
+    assert story.state == "Downloading"
+    assert story.happens(ev.EngineStepped).state == "Ready"
+    story.happens(ev.EngineStuck).happens(ev.EngineStuck).fires(ev.UnresponsiveDue)
+    assert story.state == "Downloading"
+    story.happens(ev.EngineExited, 0, CRASH)
+    assert story.happens(ev.EngineVacated).does(fx.StartEngine)
+
+
+def test_a_taken_port_beside_a_download():
+    story = Story().swapping().happens(ev.PortTaken, TAKEN)
+    assert story.state == "Downloading"
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    assert story.fires(ev.RestartDue).does(fx.CheckPort)
+    assert story.happens(ev.PortTaken, TAKEN).state == "Downloading"
+    assert story.fires(ev.RestartDue).happens(ev.PortFree).does(fx.StartEngine)
+
+
+def test_a_third_choice_while_the_first_restarts_beside_a_download():
+    story = Story().swapping().crashes().wants(target("org/three"))
+    assert story.state == "Loading"
+    assert story.the(fx.CheckWeights).target.model == "org/three"
+    assert not story.does(fx.TerminateEngine)
+    assert story.happens(ev.WeightsMissing).state == "Downloading"
+    assert story.wants(target()).state == "Loading"
+    assert story.snapshot.download is Download.IDLE
+
+
+# --- the end -----------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_controller_ends_at_once():
+    assert Story().happens(ev.StopRequested).the(fx.Exit) == fx.Exit(0)
+
+
+def test_a_controller_ends_when_nothing_of_the_engine_is_left():
+    story = Story().ready().happens(ev.StopRequested)
+    assert story.state == "Failed"
+    assert story.snapshot.finding.reason == "Stopping"
+    assert story.does(fx.TerminateEngine)
+    assert not story.happens(ev.EngineExited, 0, CRASH).does(fx.Exit)
+    assert story.wants(target("org/two")).effects == ()
+    assert story.happens(ev.EngineVacated).the(fx.Exit) == fx.Exit(0)
+
+
+def test_asked_twice_it_waits_no_longer():
+    story = Story().ready().happens(ev.StopRequested).happens(ev.StopRequested)
+    assert story.does(fx.KillSession)
+
+
+def test_asked_twice_while_the_engine_is_being_executed():
+    story = Story().wants(target()).happens(ev.WeightsComplete).happens(ev.StopRequested).happens(ev.StopRequested)
+    assert not story.does(fx.KillSession)
+    assert story.happens(ev.EngineStarted, 77).does(fx.KillSession)
+
+
+def test_asked_twice_after_the_selection_was_cleared():
+    story = Story().ready().wants(None).happens(ev.StopRequested)
+    assert story.state == "NoModel"
+    assert story.happens(ev.StopRequested).does(fx.KillSession)
+
+
+# --- what comes too late -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.ProbePassed(0.0, 1),
+        ev.EngineExited(0.0, 1, 1, CRASH),
+        ev.WeightsComplete(0.0, 1),
+        ev.DeadlinePassed(0.0, 3100.0),
+    ],
+)
+def test_what_belongs_to_the_past_is_dropped_and_counted(event):
+    story = Story().ready().wants(None).happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    story.loading(target("org/two"))
+    before = story.snapshot
+    story.feed(event)
+    assert story.effects == ()
+    assert story.snapshot.dropped == before.dropped + 1
+    assert story.snapshot.state is before.state
+
+
+def test_a_probe_that_passes_during_a_stop_is_no_readiness():
+    story = Story().loading().wants(target("org/two")).happens(ev.ProbePassed)
+    assert story.state == "Loading"
+    assert story.snapshot.dropped == 1
+
+
+def test_what_is_told_about_an_engine_that_is_gone_is_dropped():
+    story = Story().ready().wants(None).happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    assert story.happens(ev.EngineExited, 0, CRASH).snapshot.dropped == 1
+
+
+# --- warnings and secrets ----------------------------------------------------------------------------------------
+
+
+def test_warnings_change_no_state():
+    warning = Message.of("FileEmpty", file="store.json")
+    story = Story().ready().happens(ev.WarningsChanged, (warning,))
+    assert story.state == "Ready"
+    assert story.snapshot.warnings == (warning,)
+    before = story.snapshot
+    assert story.happens(ev.WarningsChanged, (warning,)).snapshot is before
+
+
+def test_no_secret_is_shown():
+    story = Story().ready()
+    assert KEY.reveal() not in repr(story.snapshot) + repr(story.effects) + str(KEY) + f"{KEY}"
+    assert len({KEY, Secret("a" * 22), OTHER_KEY}) == 2
+
+
+def test_an_ignored_event_changes_nothing():
+    story = Story().ready()
+    snapshot, effects = step(story.snapshot, ev.PortFree(story.now, 1))
+    assert snapshot is story.snapshot
+    assert effects == ()
