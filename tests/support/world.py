@@ -464,7 +464,7 @@ def stamped(event: ev.Event, now: float) -> ev.Event:
     return type(event)(*values)
 
 
-FALLIBLE = (fx.TerminateEngine, fx.ConfirmVacancy)
+FALLIBLE = (fx.TerminateEngine, fx.ConfirmVacancy, fx.StartProbes, fx.WatchLiveness)
 HANDLERS = {
     fx.StartEngine: World.start_engine,
     fx.TerminateEngine: World.terminate,

@@ -344,7 +344,20 @@ def test_a_ready_engine_is_asked_once():
 def test_vacancy_is_confirmed_again_when_an_effect_fails():
     story = Story().ready().wants(None).happens(ev.EngineExited, 0, CRASH)
     story.happens(ev.EffectFailed, story.the(fx.ConfirmVacancy), CRASH)
-    assert story.fires(ev.VacancyDue).does(fx.ConfirmVacancy)
+    assert story.fires(ev.RepeatDue).does(fx.ConfirmVacancy)
+
+
+def test_probing_begins_anew_when_it_failed_in_itself():
+    story = Story().loading()
+    story.happens(ev.EffectFailed, fx.StartProbes(1, target(), 77, 0.0), CRASH).fires(ev.RepeatDue)
+    assert story.the(fx.StartProbes).deadline == 1000.0 + 2100.0
+    story.happens(ev.ProbePassed).happens(ev.EffectFailed, fx.WatchLiveness(1), CRASH)
+    assert story.fires(ev.RepeatDue).does(fx.WatchLiveness)
+
+
+def test_a_failed_effect_before_the_process_exists_is_left_to_its_start():
+    story = Story().wants(target()).happens(ev.WeightsComplete).happens(ev.EffectFailed, fx.StopProbes(1), CRASH)
+    assert story.fires(ev.RepeatDue).effects == ()
 
 
 def test_nothing_starts_while_the_last_engine_is_terminating():

@@ -222,8 +222,8 @@ class GraceExpired(Timer):
 
 
 @dataclass(frozen=True, slots=True)
-class VacancyDue(Timer):
-    """Look again whether the last engine is gone."""
+class RepeatDue(Timer):
+    """Something to do about the engine failed in itself: do it again."""
 
 
 @dataclass(frozen=True, slots=True)

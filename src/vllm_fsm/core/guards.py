@@ -99,6 +99,11 @@ def executed(turn: Turn) -> bool:
     return turn.snapshot.pid is not None
 
 
+def proven(turn: Turn) -> bool:
+    """The engine is ready."""
+    return turn.snapshot.proven
+
+
 def may_start(turn: Turn) -> bool:
     """Something is to run and nothing else than the last engine was in its way."""
     snapshot = turn.snapshot

@@ -127,7 +127,7 @@ def prove(turn: Turn) -> None:
     """The engine is ready."""
     turn.cancel(events.DeadlinePassed, events.RestartDue)
     turn.set(proven=True, proven_at=turn.event.at, failed=False, finding=None, phase=None, strikes=0)
-    turn.emit(effects.WatchLiveness(turn.snapshot.epoch))
+    watch(turn)
 
 
 def trust(turn: Turn) -> None:
@@ -254,12 +254,23 @@ def launch(turn: Turn) -> None:
 
 def attend(turn: Turn) -> None:
     """The process exists: give it the start-up time and probe it."""
+    turn.set(pid=turn.event.pid)
+    turn.arm(events.DeadlinePassed, turn.snapshot.settings.startup_timeout)
+    probe(turn)
+
+
+def probe(turn: Turn) -> None:
+    """Probe the engine until it is proven; after the deadline too."""
     snapshot = turn.snapshot
     assert snapshot.active is not None
-    deadline = turn.event.at + snapshot.settings.startup_timeout
-    turn.set(pid=turn.event.pid)
-    turn.arm(events.DeadlinePassed, snapshot.settings.startup_timeout)
-    turn.emit(effects.StartProbes(snapshot.epoch, snapshot.active, turn.event.pid, deadline))
+    assert snapshot.pid is not None
+    deadline = snapshot.due(events.DeadlinePassed) or turn.event.at
+    turn.emit(effects.StartProbes(snapshot.epoch, snapshot.active, snapshot.pid, deadline))
+
+
+def watch(turn: Turn) -> None:
+    """See that the proven engine lives and steps."""
+    turn.emit(effects.WatchLiveness(turn.snapshot.epoch))
 
 
 def note_phase(turn: Turn) -> None:
@@ -311,9 +322,9 @@ def vacate(turn: Turn) -> None:
     turn.emit(effects.ConfirmVacancy(epoch, turn.snapshot.settings.memory_wait))
 
 
-def look_again(turn: Turn) -> None:
-    """Confirming the vacancy did not work: once more in a moment."""
-    turn.arm(events.VacancyDue, turn.snapshot.settings.vacancy_retry)
+def repeat(turn: Turn) -> None:
+    """Something about the engine could not be done: once more in a moment."""
+    turn.arm(events.RepeatDue, turn.snapshot.settings.repeat_after)
 
 
 def confirm_again(turn: Turn) -> None:
@@ -324,7 +335,7 @@ def confirm_again(turn: Turn) -> None:
 def forget_engine(turn: Turn) -> None:
     """Nothing of the engine is left."""
     _leave(turn)
-    turn.cancel(events.NudgeDue, events.GraceExpired, events.VacancyDue)
+    turn.cancel(events.NudgeDue, events.GraceExpired, events.RepeatDue)
     turn.set(pid=None)
 
 
@@ -332,7 +343,7 @@ def _leave(turn: Turn) -> None:
     """An engine that was alive is not ready, not starting and not probed any more."""
     if turn.engine is not Engine.ALIVE:
         return
-    turn.cancel(events.DeadlinePassed, events.UnresponsiveDue)
+    turn.cancel(events.DeadlinePassed, events.UnresponsiveDue, events.RepeatDue)
     turn.set(proven=False, phase=None, strikes=0)
     turn.emit(effects.StopProbes(turn.snapshot.epoch))
 

@@ -127,7 +127,7 @@ class Settings:
     """An engine that was ready for so long starts with a clean record."""
     slow_retry: float = 15 * 60.0
     port_retry: float = 5.0
-    vacancy_retry: float = 1.0
+    repeat_after: float = 1.0
     unresponsive_strikes: int = 2
     unresponsive_restart: float = 120.0
     download_first: float = 2.0
