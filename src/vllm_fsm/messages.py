@@ -53,8 +53,40 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "EffectFailed": "An internal step failed ({effect}: {error}). It is tried again.",
     "DownloadFailed": "The model could not be downloaded ({error}). Check the network.",
-    "CredentialsUnwritable": "No API key can be stored in {path} ({error}). Make the volume writable.",
-    # --- what else should be known ---
+    # --- what else should be known: the files. No parameter holds what stands in a file, which may be a key ---
+    "FileNotJson": "Ignoring {file}: not valid JSON at line {line}, column {column} ({detail}). Correct it; the change is taken without a restart.",
+    "FileNotUtf8": "Ignoring {file}: byte {offset} is not UTF-8 text. Save it as UTF-8.",
+    "FileHasNul": "Ignoring {file}: byte {offset} is a NUL, as a write cut off by a power failure leaves them. "
+    "Correct it; the change is taken without a restart.",
+    "FileEmpty": "Ignoring {file}: it is empty. To select nothing, write {{}}.",
+    "FileDuplicateKey": "Ignoring {file}: {key} stands twice in one object. Remove one of them.",
+    "FileTooDeep": "Ignoring {file}: nested more than {limit} levels deep. Correct it; the change is taken without a restart.",
+    "FileNumberTooLarge": "Ignoring {file}: it holds a number that is too large. Correct it; the change is taken without a restart.",
+    "FileNotANumber": "Ignoring {file}: it holds NaN or Infinity, which JSON does not have. Correct it; the change is taken without a restart.",
+    "FileWrongShape": "Ignoring {file}: {field} must be {expected}, not {found}. Correct it; the change is taken without a restart.",
+    "FileFieldMissing": "Ignoring {file}: {field} is missing. Correct it; the change is taken without a restart.",
+    "FileTooLarge": "Ignoring {file}: larger than {limit} bytes. Correct it; the change is taken without a restart.",
+    "FileUnreadable": "Ignoring {file}: it cannot be read ({detail}). Correct its permissions or its volume.",
+    "FileIsNoFile": "Ignoring {file}: it is {what}, not a file. Remove it or put a file in its place.",
+    "FileLinkDangling": "Ignoring {file}: a symbolic link that leads nowhere. Remove it or put a file in its place.",
+    "FileBadKey": "Ignoring {file}: apiKey must be 1 to {limit} printable ASCII characters without blanks. "
+    "Correct it, or remove it to get a new one.",
+    "WriteIsNoFile": "{file} was not written: {what} stands in its place and is never replaced. Remove it first.",
+    "WriteReadOnly": "{file} was not written: its volume is read-only.",
+    "WriteDenied": "{file} was not written: no permission to change its directory.",
+    "WriteNoSpace": "{file} was not written: no space is left on its volume.",
+    "WriteNoDirectory": "{file} was not written: its directory does not exist.",
+    "WriteIsMount": "{file} was not written: it is a mount of its own and cannot be replaced. "
+    "Mount its directory instead.",
+    "WriteTooLarge": "{file} was not written: it would be larger than {limit} bytes.",
+    "WriteFailed": "{file} was not written: {detail}.",
+    "CredentialsUnwritable": "There is no API key, and none can be stored in {path}. {error}",
+    "KeyNotRotated": "{file} asks for a new API key, which could not be stored; the running key stays. {detail}",
+    "CredentialsReplaced": "{file} could not be used and is kept as {aside}; a new API key was made.",
+    # --- what else should be known: the arguments ---
+    "ReservedArgument": "The argument {argument} is reserved for the service and was left out.",
+    "ReservedVariable": "The variable {name} is reserved for the service and was left out.",
+    "DuplicateVariable": "The variable {name} is given twice; the last value counts.",
 }
 
 
