@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Fields = MutableMapping[str, Any]
 TRANSITION: Final = "transition"
 ENGINE_LINE: Final = "engine-output"
+STARTED: Final = "engine-started"
 
 
 def logger(stream: IO[str], scrub: Callable[[Any], Any], stamp: Callable[[], str], *, console: bool) -> Log:
@@ -34,7 +35,7 @@ def logger(stream: IO[str], scrub: Callable[[Any], Any], stamp: Callable[[], str
         return {name: scrub(value) for name, value in fields.items()}
 
     def stamped(_logger: object, _method: str, fields: Fields) -> Fields:
-        return {"time": stamp(), **fields}
+        return {"time": stamp(), "event": fields.pop("event"), **fields}
 
     bound = structlog.wrap_logger(
         structlog.PrintLogger(stream),
@@ -56,6 +57,8 @@ def transition(log: Log, wall: health.Wall) -> Callable[[Snapshot, Event, Snapsh
     """Return the observer that writes the line of a transition and returns its fields, None where there was none."""
 
     def observe(before: Snapshot, event: Event, after: Snapshot) -> dict[str, Any] | None:
+        if after.pid is not None and after.pid != before.pid:
+            log(STARTED, attempt=after.epoch, pid=after.pid)
         if after.state is before.state:
             if after.engine is not before.engine:
                 log("engine", **{"from": before.engine.value, "to": after.engine.value}, attempt=after.epoch)

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 
+from vllm_fsm import app
+from vllm_fsm.cli import USAGE
 from vllm_fsm.config import Config
+from vllm_fsm.lock import Held
 
 HELD = 3
-BUG = 70
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run until asked to stop; return the exit code."""
-    import asyncio
+    return guarded(lambda: asyncio.run(app.run(config(arguments))))
 
-    from vllm_fsm import app
-    from vllm_fsm.lock import Held
 
-    config = Config(**{field.name: getattr(arguments, field.name) for field in fields(Config)})
+def config(arguments: argparse.Namespace) -> Config:
+    """Return what the flags say."""
+    return Config(**{field.name: getattr(arguments, field.name) for field in fields(Config)})
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Do `work`; say in a sentence why it cannot begin."""
     try:
-        return asyncio.run(app.run(config))
+        return work()
     except Held as held:
         print(f"vllm-fsm: {held}: stop it first, or give this one directories of its own", file=sys.stderr)
         return HELD
     except app.Unusable as unusable:
         print(f"vllm-fsm: {unusable}", file=sys.stderr)
-        return 2
+        return USAGE
