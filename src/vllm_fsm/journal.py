@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Fields = MutableMapping[str, Any]
 TRANSITION: Final = "transition"
 ENGINE_LINE: Final = "engine-output"
+ENGINE: Final = "engine"
 STARTED: Final = "engine-started"
 
 
@@ -61,7 +62,7 @@ def transition(log: Log, wall: health.Wall) -> Callable[[Snapshot, Event, Snapsh
             log(STARTED, attempt=after.epoch, pid=after.pid)
         if after.state is before.state:
             if after.engine is not before.engine:
-                log("engine", **{"from": before.engine.value, "to": after.engine.value}, attempt=after.epoch)
+                log(ENGINE, **{"from": before.engine.value, "to": after.engine.value}, attempt=after.epoch)
             return None
         finding = after.finding or after.next_problem
         fields = {
@@ -93,6 +94,8 @@ def _for_people(_logger: object, _method: str, fields: Fields) -> str:
     if event == TRANSITION:
         lasted = f"{fields['lasted']:.1f} s" if fields["lasted"] < 120 else f"{fields['lasted'] / 60:.0f} min"
         return f"{clock} ● {fields['from']} → {fields['to']} after {lasted} ({fields['trigger']}): {fields['message']}"
+    if event == ENGINE:
+        return f"{clock} · engine {fields['from']} → {fields['to']} (start {fields['attempt']})"
     shown = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
     return f"{clock} · {event} {shown}".rstrip()
 

@@ -48,7 +48,7 @@ def _run(commands: Any) -> None:
     _flag(run, "port", port, str(default.port), "port that the engine listens on")
     _flag(run, "startup_timeout", duration, "35m", "longest start before Failed; the engine may still come up")
     _flag(run, "stop_timeout", duration, "60s", "time between SIGTERM and SIGKILL")
-    _flag(run, "stall_timeout", duration, "60s", "longest time without a byte before a download is tried again")
+    _flag(run, "stall_timeout", duration, "60s", "longest silence of a download (no effect while vLLM downloads for itself)")
     _flag(
         run,
         "swap",

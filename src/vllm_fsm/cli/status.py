@@ -41,7 +41,6 @@ def lines(document: dict[str, Any], now: datetime, columns: int) -> list[str]:
         rows.append(("download", f"{download['repo']}: {download['done']} of {download['total'] or 'unknown'} bytes"))
     if document["nextTry"]:
         rows.append(("next try", f"in {_lasted(now.isoformat(), _moment(document['nextTry']))}"))
-    rows += [("warning", warning["message"]) for warning in document["warnings"]]
     rows.append(("to do", _advice(document)))
     shown = []
     for name, text in rows:

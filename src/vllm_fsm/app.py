@@ -1,0 +1,278 @@
+"""Wires the controller: files and probes in, the core in the middle, the engine and the health file out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+import time
+import traceback
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from vllm_fsm import health, journal
+from vllm_fsm.adapters import listeners, procfs
+from vllm_fsm.adapters.engine import EngineProcess
+from vllm_fsm.adapters.gpu_memory import GpuMemory
+from vllm_fsm.adapters.health_file import HealthFile
+from vllm_fsm.adapters.probe import Prober
+from vllm_fsm.adapters.timers import Timers
+from vllm_fsm.core import effects as fx
+from vllm_fsm.core import events as ev
+from vllm_fsm.core.snapshot import Snapshot, Target
+from vllm_fsm.driver import Driver
+from vllm_fsm.history import History
+from vllm_fsm.lock import DirectoryLock
+from vllm_fsm.redaction import Redactor, plain
+from vllm_fsm.request import NAME as REQUEST
+from vllm_fsm.request import Requests
+from vllm_fsm.wishes import Wanted, Wishes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from vllm_fsm.adapters.watch import FileWatch
+    from vllm_fsm.config import Config
+
+BUG: Final = 70
+"""Exit code after a failure of our own."""
+
+PROBED: Final = re.compile(r'INFO: +127\.0\.0\.1:\d+ - "GET /(?:health|metrics) HTTP/1\.1" 200 OK')
+"""uvicorn's access line for a probe that went well: 17,000 a day that say nothing."""
+
+
+class Unusable(Exception):
+    """The run cannot begin as it was configured; the text says what to change."""
+
+
+async def run(
+    config: Config, *, settings: Mapping[str, Any] | None = None, pace: Mapping[str, float] | None = None
+) -> int:
+    """Supervise the engine until asked to stop; return the exit code.
+
+    `settings` and `pace` replace numbers of `Settings` and of the probes' `Pace` that have no flag.
+
+    Raises:
+        Held: another controller holds one of the directories.
+        Unusable: a directory cannot be used.
+    """
+    locks = _lock(config)
+    try:
+        return await Controller(config, settings or {}, pace or {}).run()
+    finally:
+        for lock in locks:
+            lock.release()
+
+
+def _lock(config: Config) -> list[DirectoryLock]:
+    """Take the run directory and the state directory, which may be the same."""
+    locks: list[DirectoryLock] = []
+    seen = set()
+    for directory in (config.run_dir, config.state):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            identity = os.stat(directory).st_dev, os.stat(directory).st_ino
+            if identity not in seen:
+                locks.append(DirectoryLock(directory))
+            seen.add(identity)
+        except OSError as error:
+            raise Unusable(f"{directory} cannot be used ({error.strerror}): name another directory") from error
+    return locks
+
+
+class Wall:
+    """The time of day of a monotonic time; its offset is taken anew when the clock was set or the machine slept."""
+
+    STEP: Final = 2.0
+
+    def __init__(self) -> None:
+        self._offset = self._measure()
+
+    def __call__(self, at: float) -> datetime:
+        """Return the time of day, UTC."""
+        return datetime.fromtimestamp(at + self._offset, UTC)
+
+    def follow(self) -> None:
+        """Notice that the clock was set."""
+        offset = self._measure()
+        if abs(offset - self._offset) > self.STEP:
+            self._offset = offset
+
+    @staticmethod
+    def _measure() -> float:
+        return time.time() - time.monotonic()
+
+
+class Controller:
+    """One run: everything that lives as long as the process."""
+
+    def __init__(self, config: Config, settings: Mapping[str, Any], pace: Mapping[str, float]) -> None:
+        self.config = config
+        self.clock = time.monotonic
+        self.wall = Wall()
+        self.redactor = Redactor()
+        console = config.log_format == "console" or (config.log_format == "auto" and sys.stdout.isatty())
+        self.log = journal.logger(sys.stdout, self.redactor.scrub_value, self._now, console=console)
+        decided_by = replace(config.settings(seed=os.getpid()), **settings)
+        self.driver = Driver(Snapshot(settings=decided_by, since=self.clock()), self.clock, self.log)
+        post = self.driver.post
+        self.wishes = Wishes(config.store, config.credentials, clock=self.clock, log=self.log)
+        self.requests = Requests(config.run_dir, clock=self.clock, log=self.log)
+        self.engine = EngineProcess(
+            post=post,
+            clock=self.clock,
+            log=self.log,
+            relay=self._relay,
+            command=config.engine,
+            host=config.host,
+            port=config.port,
+            data=config.data,
+            run_dir=config.run_dir,
+            state_dir=config.state,
+            port_holder=lambda: listeners.holder(config.port, config.host),
+            free_memory=GpuMemory().free,
+            redact=self.redactor.line,
+        )
+        self.prober = Prober(post=post, clock=self.clock, log=self.log, host=config.host, port=config.port, **pace)
+        self.timers = Timers(post, self.clock)
+        self.health = HealthFile(config.run_dir, self._health, self.log)
+        self.history = History(config.state)
+        self.driver.handlers = {
+            fx.StartEngine: self.engine.start,
+            fx.TerminateEngine: self.engine.terminate,
+            fx.KillSession: self.engine.kill,
+            fx.ConfirmVacancy: self.engine.confirm_vacancy,
+            fx.StartProbes: self.prober.start,
+            fx.WatchLiveness: self.prober.watch,
+            fx.StopProbes: self.prober.stop,
+            fx.CheckPort: self.prober.check_port,
+            fx.CheckWeights: self._leave_to_engine,
+            fx.CancelDownload: _nothing,
+            fx.ArmTimer: self.timers.arm,
+            fx.CancelTimer: self.timers.cancel,
+        }
+        self.driver.observers = [self._journal(), self._write_health]
+        self._wanted = Wanted(None)
+        self._again: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """Supervise until asked to stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, lambda: self.driver.post(ev.StopRequested(self.clock())))
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        self.log("started", version=_version(), pid=os.getpid(), data=str(self.config.data))
+        watch: FileWatch | None = None
+        try:
+            await self.engine.recover()
+            self.look()
+            self.health.write()
+            self._spawn(self._beat())
+            watch = self._watch()
+            self._spawn(watch.run())
+            code = await self.driver.run()
+        except Exception:
+            self.log("bug", traceback=traceback.format_exc())
+            code = BUG
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+            await self.prober.close()
+            await self.engine.close()
+            if watch is not None:
+                await watch.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.log("stopped", code=code)
+        return code
+
+    def look(self) -> None:
+        """Read the files and tell the core what changed; called at every hint."""
+        wanted = self.wishes.look()
+        self._learn(wanted.target)
+        now = self.clock()
+        if wanted.warnings != self._wanted.warnings:
+            self.driver.post(ev.WarningsChanged(now, wanted.warnings))
+        if wanted.target != self._wanted.target:
+            self.driver.post(ev.WantedChanged(now, wanted.target))
+        self._wanted = wanted
+        request = self.requests.take()
+        if request is not None:
+            self.log("request", kind=request.kind.value, at=request.at)
+            self.driver.post(ev.RetryRequested(now))
+        self._look_again(min((at for at in (wanted.again, self.requests.again) if at is not None), default=None))
+
+    def _look_again(self, at: float | None) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if at is not None:
+            self._again = asyncio.get_running_loop().call_later(max(0.0, at - self.clock()), self.look)
+
+    def _hang_up(self) -> None:
+        self.look()
+        self.driver.post(ev.RetryRequested(self.clock()))
+
+    def _watch(self) -> FileWatch:
+        from vllm_fsm.adapters.watch import FileWatch
+
+        files = (self.config.store, self.config.credentials)
+        return FileWatch(files, self.look, self.log, arrivals=(self.config.run_dir / REQUEST,))
+
+    async def _beat(self) -> None:
+        await self.health.beat()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.add(asyncio.get_running_loop().create_task(work))
+
+    def _leave_to_engine(self, effect: fx.CheckWeights) -> None:
+        """The engine fetches by itself what its cache lacks: nothing is to be downloaded first."""
+        self.driver.post(ev.WeightsComplete(self.clock(), effect.fetch))
+
+    def _relay(self, line: str) -> None:
+        if not PROBED.fullmatch(line):
+            self.log(journal.ENGINE_LINE, line=plain(line))
+
+    def _learn(self, target: Target | None) -> None:
+        if target is not None:
+            self.redactor.know(target.key)
+            self.redactor.know_environment(target.environment)
+
+    def _journal(self) -> Callable[[Snapshot, ev.Event, Snapshot], None]:
+        observe = journal.transition(self.log, self.wall)
+
+        def record(before: Snapshot, event: ev.Event, after: Snapshot) -> None:
+            entry = observe(before, event, after)
+            if entry is not None:
+                with contextlib.suppress(OSError):
+                    self.history.append(self.redactor.scrub_value({"time": self._now(), **entry}))
+
+        return record
+
+    def _write_health(self, _before: Snapshot, _event: ev.Event, _after: Snapshot) -> None:
+        self.health.write()
+
+    def _health(self) -> dict[str, Any]:
+        self.wall.follow()
+        document = health.document(self.driver.snapshot, self.wall, procfs.boot_id())
+        scrubbed: dict[str, Any] = self.redactor.scrub_value(document)
+        return scrubbed
+
+    def _now(self) -> str:
+        return health.timestamp(datetime.now(UTC))
+
+
+def _nothing(_effect: fx.Effect) -> None:
+    """Nothing is under way that could be cancelled."""
+
+
+def _version() -> str:
+    from vllm_fsm import __version__
+
+    return __version__
