@@ -15,7 +15,7 @@ MODELS: Final = "models"
 STATE: Final = ".vllm-fsm"
 """Our own files, below the data directory."""
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h)?")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h)?", re.ASCII)
 _SECONDS = {None: 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -84,7 +84,10 @@ def command(text: str) -> tuple[str, ...]:
     Raises:
         ValueError: a quote is not closed, or nothing is left.
     """
-    words = tuple(shlex.split(text))
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} cannot be split into words: {error}") from None
     if not words:
         raise ValueError("the engine command is empty")
     return words

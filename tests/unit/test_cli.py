@@ -1,0 +1,146 @@
+"""The commands that read: what they print and how they exit."""
+
+import json
+import os
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from support.story import Story, target
+from vllm_fsm import health, history, lock, request
+from vllm_fsm.adapters.health_file import NAME
+from vllm_fsm.cli import main, status
+from vllm_fsm.core import events as ev
+
+NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+
+
+def wall(at):
+    return datetime.fromtimestamp(NOW.timestamp() - 1020.0 + at, UTC)
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A run directory that a controller holds."""
+    lock_ = lock.DirectoryLock(tmp_path)
+    yield tmp_path
+    lock_.release()
+
+
+def put(directory, story):
+    (directory / NAME).write_text(json.dumps(health.document(story.snapshot, wall, "boot")))
+
+
+def test_health_is_0_only_for_success(held, capsys):
+    put(held, Story().ready())
+    assert main(["health", "--run-dir", str(held)]) == 0
+    assert capsys.readouterr().out == "The vLLM API is ready\n"
+    put(held, Story().loading())
+    assert main(["health", "--run-dir", str(held), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["state"] == "Loading"
+
+
+@pytest.mark.parametrize("command", ["health", "status"])
+def test_a_dead_controller_is_told_whatever_the_file_says(tmp_path, capsys, command):
+    put(tmp_path, Story().ready())
+    assert main([command, "--run-dir", str(tmp_path)]) == 1
+    assert "The controller is not running" in capsys.readouterr().out
+
+
+def test_a_stuck_controller_is_told_from_a_quiet_one(held, capsys):
+    put(held, Story().ready())
+    old = time.time() - 16.0
+    os.utime(held / NAME, (old, old))
+    assert main(["health", "--run-dir", str(held)]) == 1
+    assert "not been heard of for 16 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "starting"), ("{", "cannot be read"), ("[]", "no JSON object")])
+def test_a_file_that_says_nothing(held, capsys, content, says):
+    if content is not None:
+        (held / NAME).write_text(content)
+    assert main(["health", "--run-dir", str(held)]) == 1
+    assert says in capsys.readouterr().out
+
+
+def shown(story, columns=100):
+    return "\n".join(status.lines(health.document(story.snapshot, wall, "boot"), NOW, columns))
+
+
+def test_status_reads_aloud():
+    assert shown(Story().ready()) == (
+        "state      Ready for 0 s\n"
+        "health     success: The vLLM API is ready\n"
+        "wanted     org/one\n"
+        "runs       what is wanted, process 77, start number 1\n"
+        "to do      nothing"
+    )
+
+
+def test_status_of_each_situation():
+    assert "wanted     nothing" in shown(Story())
+    assert "to do      choose a model" in shown(Story())
+    assert "starting, process 77" in shown(Story().loading())
+    swapping = Story().swapping(target("org/two", "--seed", "a b"))
+    assert "wanted     org/two --seed 'a b'" in shown(swapping)
+    assert "runs       org/one, process 77" in shown(swapping)
+    leaving = Story().ready().wants(None)
+    assert "the last engine, being stopped, process 77" in shown(leaving)
+    waiting = Story().loading().crashes().happens(ev.EngineStarted, 78).crashes()
+    assert "next try   in" in shown(waiting)
+    assert "runs       no engine" in shown(waiting)
+
+
+def test_status_folds_on_a_narrow_terminal():
+    assert max(len(line) for line in shown(Story().loading(), 60).splitlines()) <= 60
+
+
+def test_status_as_json(held, capsys):
+    put(held, Story().ready())
+    assert main(["status", "--run-dir", str(held), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "Ready"
+
+
+def test_retry_leaves_a_request(held, capsys):
+    assert main(["retry", "--run-dir", str(held)]) == 0
+    assert "asked to try again" in capsys.readouterr().out
+    assert json.loads((held / request.NAME).read_text())["request"] == "retry"
+
+
+def test_retry_needs_somebody_who_takes_it(tmp_path, capsys):
+    assert main(["retry", "--run-dir", str(tmp_path)]) == 1
+    assert "not running" in capsys.readouterr().err
+    assert main(["retry", "--run-dir", str(tmp_path), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["ok"] is False
+
+
+def test_history_of_nothing(tmp_path, capsys):
+    assert main(["history", "--data", str(tmp_path)]) == 0
+    assert "No transition is recorded" in capsys.readouterr().out
+
+
+def test_history_as_json_and_limited(tmp_path, capsys):
+    for number in range(5):
+        history.History(tmp_path).append({"number": number})
+    assert main(["history", "--state-dir", str(tmp_path), "--json", "-n", "2"]) == 0
+    assert [json.loads(line)["number"] for line in capsys.readouterr().out.splitlines()] == [3, 4]
+
+
+def test_version_and_usage(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["history", "-n", "few"])
+    assert ended.value.code == 2
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_knows_the_commands(capsys, shell):
+    assert main(["completion", shell]) == 0
+    assert "history" in capsys.readouterr().out

@@ -1,0 +1,158 @@
+"""What a person sees."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from support.story import CRASH, HUB_DOWN, KEY, TAKEN, WRONG, Story, target
+from vllm_fsm import health
+from vllm_fsm.core import events as ev
+from vllm_fsm.core.snapshot import Message, Progress
+from vllm_fsm.examples import snapshots
+
+LOADING = (
+    "The vLLM API is starting. A first-time model download plus load can take 30+ minutes; loading an already-cached "
+    "model can take 15+ minutes. Exact time depends on your hardware resources and network bandwidth."
+)
+
+
+def wall(at):
+    return datetime.fromtimestamp(at, UTC)
+
+
+def shown(story):
+    report = health.report(story.snapshot, wall)
+    return report.result, report.message
+
+
+def test_no_model():
+    assert shown(Story()) == ("failure", 'No model selected. Run the "Set Model" action.')
+
+
+def test_loading():
+    assert shown(Story().loading()) == ("loading", LOADING)
+
+
+def test_ready():
+    assert shown(Story().ready()) == ("success", "The vLLM API is ready")
+
+
+def test_the_deadline():
+    story = Story().loading().fires(ev.DeadlinePassed)
+    message = "The vLLM API did not come up within 35 minutes. Check the service logs for errors."
+    assert shown(story) == ("failure", message)
+
+
+@pytest.mark.parametrize(
+    ("progress", "sentence"),
+    [
+        (Progress("org/one", 0), "Downloading org/one."),
+        (Progress("org/one", 12_300_000_000, 39_600_000_000), "Downloading org/one: 12.3 of 39.6 GB (31 %)."),
+        (
+            Progress("org/one", 12_300_000_000, 39_600_000_000, 85e6),
+            "Downloading org/one: 12.3 of 39.6 GB (31 %), 85 MB/s.",
+        ),
+        (
+            Progress("org/one", 12_300_000_000, 39_600_000_000, 85e6, 290.0),
+            "Downloading org/one: 12.3 of 39.6 GB (31 %), 85 MB/s, 5 min left.",
+        ),
+    ],
+)
+def test_downloading_leaves_out_what_is_unknown(progress, sentence):
+    story = Story().wants(target()).happens(ev.WeightsMissing).happens(ev.DownloadProgressed, progress)
+    assert shown(story) == ("loading", f"{sentence} {LOADING}")
+
+
+def test_downloading_before_the_first_byte():
+    assert shown(Story().wants(target()).happens(ev.WeightsMissing))[1] == f"Downloading org/one. {LOADING}"
+
+
+def test_a_waiting_download_says_why_and_when():
+    story = Story().wants(target()).happens(ev.WeightsMissing).happens(ev.DownloadFailed, HUB_DOWN, 60.0)
+    assert shown(story)[1].startswith(
+        "The model could not be downloaded (timed out). Check the network. Next try at 00:17:40 UTC. Downloading"
+    )
+
+
+@pytest.mark.parametrize(
+    ("progress", "rest"),
+    [
+        (None, "org/two is downloading"),
+        (Progress("org/two", 43, 100), "org/two is downloading: 43 %"),
+        (Progress("org/two", 43, 100, 1.0, 350.0), "org/two is downloading: 43 %, 6 min left"),
+    ],
+)
+def test_ready_with_a_next_model(progress, rest):
+    story = Story().swapping()
+    if progress:
+        story.happens(ev.DownloadProgressed, progress)
+    assert shown(story) == ("success", f"The vLLM API is ready. {rest}")
+
+
+def test_ready_says_why_the_next_model_does_not_come():
+    result, message = shown(Story().ready().wants(target("--oops", problem=WRONG)))
+    assert result == "success"
+    assert message.startswith("The vLLM API is ready. It still serves org/one, because")
+    assert "--oops" in message
+
+
+def test_a_warning_follows():
+    warning = Message.of("ReservedArgument", argument="--port")
+    assert shown(Story().ready().happens(ev.WarningsChanged, (warning,)))[1] == (
+        "The vLLM API is ready. The argument --port is reserved for the service and was left out."
+    )
+
+
+def test_waiting_for_the_next_try_says_when_and_which():
+    story = Story().loading().crashes().happens(ev.EngineStarted, 78).crashes()
+    result, message = shown(story)
+    assert result == "loading"
+    assert message.startswith("The engine ended by itself with exit status 1.")
+    assert message.endswith("UTC, number 2 of 5.")
+
+
+def test_a_phase_is_shown_while_loading():
+    story = Story().loading().happens(ev.PhaseEntered, Message.of("StoppingLast"))
+    assert shown(story)[1] == f"{LOADING} The last engine is being stopped."
+
+
+def test_a_taken_port_names_no_time_that_would_change_every_5_seconds():
+    story = Story().wants(target()).happens(ev.WeightsComplete).happens(ev.StartFailed, TAKEN)
+    assert shown(story) == (
+        "failure",
+        "Port 8000 is in use by nginx (pid 7). End that program; the engine then starts by itself within seconds.",
+    )
+
+
+def test_resting_says_when_it_is_tried_again():
+    story = Story().loading()
+    for _ in range(6):
+        story.crashes(CRASH)
+        if story.state == "Loading" and story.snapshot.due(ev.RestartDue):
+            story.fires(ev.RestartDue)
+        if story.state == "Loading":
+            story.happens(ev.EngineStarted, 78)
+    assert story.state == "Failed"
+    assert "Next try at" in shown(story)[1]
+
+
+@pytest.mark.parametrize("snapshot", snapshots())
+def test_the_document_is_json_without_secrets(snapshot):
+    document = health.document(snapshot, wall, "boot")
+    assert json.loads(json.dumps(document)) == document
+    assert document["message"] == health.report(snapshot, wall).message
+    assert document["schema"] == 1
+
+
+def test_a_target_shows_names_of_variables_only():
+    story = Story().ready()
+    document = health.document(story.snapshot, wall, "boot")
+    assert document["target"] == {"model": "org/one", "arguments": ["org/one"], "environment": []}
+    assert KEY.reveal() not in json.dumps(document)
+
+
+def test_next_try_is_the_first_of_those_that_are_set():
+    story = Story().swapping().crashes().happens(ev.DownloadFailed, HUB_DOWN)
+    assert health.next_try(story.snapshot) == story.snapshot.due(ev.DownloadRetryDue)
+    assert health.document(story.snapshot, wall, "b")["nextTry"].endswith("Z")

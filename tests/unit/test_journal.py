@@ -1,0 +1,100 @@
+"""The log lines."""
+
+import io
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from support.story import Story, target
+from vllm_fsm import journal
+from vllm_fsm.core import events as ev
+
+
+def wall(at):
+    return datetime.fromtimestamp(at, UTC)
+
+
+def lines(console=False, scrub=lambda value: value):
+    stream = io.StringIO()
+    return stream, journal.logger(stream, scrub, lambda: "2026-01-02T12:00:00.000Z", console=console)
+
+
+def test_a_line_is_one_json_object_that_begins_with_time_and_event():
+    stream, log = lines()
+    log("started", pid=7, path="a\nb")
+    assert stream.getvalue().count("\n") == 1
+    assert list(json.loads(stream.getvalue()).items()) == [
+        ("time", "2026-01-02T12:00:00.000Z"),
+        ("event", "started"),
+        ("pid", 7),
+        ("path", "a\nb"),
+    ]
+
+
+def test_every_value_is_scrubbed():
+    stream, log = lines(scrub=lambda value: "***" if value == "secret" else value)
+    log("started", key="secret")
+    assert json.loads(stream.getvalue())["key"] == "***"
+
+
+def test_what_json_does_not_know_is_shown_as_text():
+    stream, log = lines()
+    log("started", error=ValueError("x"))
+    assert json.loads(stream.getvalue())["error"] == "x"
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, OSError, ValueError])
+def test_a_log_that_cannot_be_written_stops_nothing(error):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise error
+
+    journal.logger(Gone(), lambda value: value, lambda: "t", console=False)("started")
+
+
+def test_a_transition_is_a_line_with_its_fields():
+    stream, log = lines()
+    observe = journal.transition(log, wall)
+    story = Story().loading()
+    before = story.snapshot
+    story.wait(12.5).happens(ev.ProbePassed)
+    fields = observe(before, ev.ProbePassed(story.now, 1), story.snapshot)
+    assert fields == {
+        "trigger": "ProbePassed",
+        "from": "Loading",
+        "to": "Ready",
+        "reason": None,
+        "message": "The vLLM API is ready",
+        "lasted": 12.5,
+        "attempt": 1,
+        "engine": "Alive",
+        "pid": 77,
+    }
+    assert json.loads(stream.getvalue())["event"] == "transition"
+
+
+def test_a_start_within_a_state_is_a_line_too():
+    stream, log = lines()
+    observe = journal.transition(log, wall)
+    story = Story()
+    for kind, *fields in ((ev.WantedChanged, target()), (ev.WeightsComplete,), (ev.EngineStarted, 77)):
+        before = story.snapshot
+        story.happens(kind, *fields)
+        observe(before, ev.RetryRequested(story.now), story.snapshot)
+    events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert events == ["transition", "engine", "engine-started"]
+
+
+def test_people_see_one_line_each():
+    stream, log = lines(console=True)
+    log("engine-output", line="INFO: hello")
+    log("transition", **{"from": "Loading", "to": "Ready"}, lasted=200.0, trigger="ProbePassed", message="It is ready")
+    log("engine", **{"from": "Alive", "to": "Terminating"}, attempt=3)
+    log("stopped", code=0, nothing=None)
+    assert stream.getvalue().splitlines() == [
+        "12:00:00   │ INFO: hello",
+        "12:00:00 ● Loading → Ready after 3 min (ProbePassed): It is ready",
+        "12:00:00 · engine Alive → Terminating (start 3)",
+        "12:00:00 · stopped code=0",
+    ]
