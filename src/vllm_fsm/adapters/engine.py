@@ -1,0 +1,336 @@
+"""The engine process: executed, watched, stopped, and seen to be gone with everything that belongs to it.
+
+The parts: `launch` executes it through the `shim`, `marks` record it, the `leash` holds the guardian that ends it
+after our own violent end, `output` reads its pipe, `purge` ends all that belongs to it, the `reaper` collects orphans,
+`recovery` clears up after an earlier life of ours.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+
+from vllm_fsm import diagnosis, engine_command
+from vllm_fsm.adapters import launch, ldconfig, marks, recovery
+from vllm_fsm.adapters.attempt import Attempt
+from vllm_fsm.adapters.leash import Leash
+from vllm_fsm.adapters.marks import Mark
+from vllm_fsm.adapters.memory_return import FreeMemory, MemoryReturn
+from vllm_fsm.adapters.output import Output
+from vllm_fsm.adapters.pauses import pauses
+from vllm_fsm.adapters.ports import Clock, Log, Post
+from vllm_fsm.adapters.purge import Purge
+from vllm_fsm.adapters.reaper import Reaper
+from vllm_fsm.adapters.scratch import Scratch
+from vllm_fsm.core import effects, events
+from vllm_fsm.core.snapshot import Finding, Target
+
+LINGER = 0.2
+"""Seconds that the rest of a session has to follow its leader by itself, unless it is being killed already."""
+COMPLAINT = 10.0
+"""Seconds between two lines about processes that do not end: they hang in the kernel, nothing can be done."""
+CLOSE_LIMIT = 2.0
+"""Seconds in which `close` ends a living engine; the guardian goes on with what is left."""
+STOPPED = Finding.of("EngineStartFailed", error="it was stopped before it was executed")
+
+
+class EngineProcess:
+    """Does the effects of the engine's life; everything it learns is posted as an event.
+
+    Args:
+        relay: called with every line of the engine's output, bounded but not redacted.
+        command: the engine's program and first arguments; `serve …` is appended.
+        data: holds the model cache. The working directory stays ours: the store may name files relative to it.
+        run_dir: short-lived files of ours: marks and the engine's TMPDIR.
+        state_dir: a second place for the marks; one of the two may be lost.
+        free_memory: free GPU memory in bytes, or None where it cannot be known.
+        port_holder: describes who listens on the engine's port, None when nobody does.
+        explain: what an exit means, from its status and the redacted last lines of output.
+        redact: takes secrets out of a text; the API key is taken out in any case.
+        link_cache: awaited once, before the first start.
+    """
+
+    def __init__(
+        self,
+        *,
+        post: Post,
+        clock: Clock,
+        log: Log,
+        relay: Callable[[str], None],
+        command: Sequence[str],
+        host: str,
+        port: int,
+        data: Path,
+        run_dir: Path,
+        state_dir: Path,
+        free_memory: FreeMemory | None = None,
+        port_holder: Callable[[], str | None] = lambda: None,
+        explain: Callable[[int, str], Finding] = diagnosis.explain_exit,
+        redact: Callable[[str], str] = str,
+        link_cache: Callable[[Log], Awaitable[None]] | None = ldconfig.refresh,
+    ) -> None:
+        self._post = post
+        self._clock = clock
+        self._log = log
+        self._relay = relay
+        self._command = tuple(command)
+        self._host, self._port, self._data = host, port, data
+        self._mark_folders = tuple(dict.fromkeys((os.path.abspath(run_dir), os.path.abspath(state_dir))))
+        self._memory = MemoryReturn(free_memory, clock=clock, log=log)
+        self._port_holder = port_holder
+        self._explain = explain
+        self._redact = redact
+        self._link_cache = link_cache
+        self._scratch = Scratch(run_dir)
+        self._reaper = Reaper(log=log)
+        self._leash = Leash(clock=clock, log=log)
+        self._attempt: Attempt | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def guardian(self) -> int | None:
+        """The pid of the process that ends the engine after our own violent end; None between two of them."""
+        return self._leash.pid
+
+    # --- effects -----------------------------------------------------------------------------------------------------
+
+    def start(self, effect: effects.StartEngine) -> None:
+        """Execute the engine → EngineStarted, later EngineExited; or StartFailed."""
+        self._do(self._start(effect), effect)
+
+    def terminate(self, effect: effects.TerminateEngine) -> None:
+        """Send SIGTERM to the leader, and SIGCONT: a stopped process would not notice the first."""
+        attempt = self._current(effect)
+        if attempt is None or attempt.exited.is_set():
+            return
+        if attempt.process is None or not attempt.executed:
+            attempt.asked = True
+            return
+        try:  # not reaped yet, so the number is still the leader's
+            os.kill(attempt.process.pid, signal.SIGTERM)
+            os.kill(attempt.process.pid, signal.SIGCONT)
+        except OSError as error:
+            self._fail(effect, error)
+
+    def kill(self, effect: effects.KillSession) -> None:
+        """SIGKILL everything that belongs to the engine, now and until nothing of it is found."""
+        attempt = self._current(effect)
+        if attempt is None:
+            return
+        attempt.doomed = True
+        if attempt.killing is None or attempt.killing.done():
+            attempt.killing = self._do(self._kill(attempt), effect)
+
+    def confirm_vacancy(self, effect: effects.ConfirmVacancy) -> None:
+        """Wait until the engine is gone with all that belongs to it → EngineVacated."""
+        attempt = self._current(effect)
+        if attempt is None:
+            self._post(events.EngineVacated(self._clock(), effect.epoch))
+        elif attempt.vacating is None or attempt.vacating.done():
+            attempt.vacating = self._do(self._vacate(attempt, effect.memory_wait), effect)
+
+    async def recover(self) -> None:
+        """Take up the work: adopt orphans, start the guardian, end what an earlier life of ours left."""
+        self._reaper.start()
+        self._leash.start()
+        await recovery.end_leftovers(self._mark_folders, self._scratch, self._log)
+
+    async def close(self) -> None:
+        """Kill what still lives and let go of everything; nothing is posted any more."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            await self._discard(attempt)
+        self._reaper.stop()
+        await self._leash.close()
+
+    # --- starting ----------------------------------------------------------------------------------------------------
+
+    async def _start(self, effect: effects.StartEngine) -> None:
+        if self._attempt is not None:
+            finding = Finding.of("EngineStartFailed", error="the last engine is not gone")
+            self._post(events.StartFailed(self._clock(), effect.epoch, finding))
+            return
+        attempt = self._attempt = Attempt(effect.epoch, effect.target.key.reveal())
+        try:
+            problem = await self._execute(attempt, effect.target)
+        except Exception as error:
+            problem = Finding.of("EngineStartFailed", error=f"{type(error).__name__}: {error}")
+        if problem is not None:
+            await self._discard(attempt)
+            self._attempt = None
+            self._post(events.StartFailed(self._clock(), attempt.epoch, problem))
+            return
+        assert attempt.process is not None
+        attempt.executed = True
+        self._post(events.EngineStarted(self._clock(), attempt.epoch, attempt.process.pid))
+        if attempt.asked:
+            self.terminate(effects.TerminateEngine(attempt.epoch))
+        await self._follow(attempt)
+
+    async def _execute(self, attempt: Attempt, target: Target) -> Finding | None:
+        """Bring the engine to life; return why it could not be."""
+        if self._link_cache is not None:
+            link_cache, self._link_cache = self._link_cache, None
+            await link_cache(self._log)
+        attempt.free_before = await self._memory.free()
+        holder = self._port_holder()
+        if holder is not None:
+            return Finding.of("PortTaken", port=self._port, holder=holder)
+        if attempt.doomed:
+            return STOPPED
+        attempt.tmpdir = self._scratch.make(attempt.epoch)
+        command = engine_command.argv(target, command=self._command, host=self._host, port=self._port, data=self._data)
+        environment = engine_command.environment(os.environ, target, data=self._data, tmpdir=attempt.tmpdir)
+        try:
+            spawned = launch.spawn(command, environment)
+        except (OSError, ValueError) as error:
+            permanent = isinstance(error, ValueError) or error.errno in diagnosis.HOPELESS
+            return Finding.of("EngineStartFailed", permanent=permanent, error=str(error))
+        attempt.process = spawned.process
+        attempt.output = Output(spawned.output, relay=self._hand_on, secret=attempt.secret)
+        mark = Mark.of_child(spawned.process.pid, pipe=spawned.pipe, tmpdir=attempt.tmpdir)
+        attempt.purge = Purge(mark, watched=True)
+        self._record(mark)
+        try:
+            await launch.execute(spawned)
+        except launch.Interrupted:
+            status = await attempt.reap()
+            said = attempt.tail(self._redact).rpartition("\n")[2]
+            ended = Finding.of("EngineStartFailed", evidence=said, error=f"its launcher ended with status {status}")
+            return STOPPED if attempt.doomed else ended
+        except OSError as error:
+            return diagnosis.explain_exec(error, self._command[0], environment.get("PATH"))
+        return None
+
+    def _record(self, mark: Mark) -> None:
+        """Make sure that the engine does not outlive us, before it lives."""
+        recorded = 0
+        for folder in self._mark_folders:
+            try:
+                os.makedirs(folder, exist_ok=True)
+                marks.write(mark, folder)
+                recorded += 1
+            except OSError as error:
+                self._log("mark-not-written", path=folder, error=str(error))
+        if not recorded:
+            self._log("engine-not-recorded", session=mark.session)
+        self._leash.start()
+        self._leash.watch(mark)
+
+    async def _follow(self, attempt: Attempt) -> None:
+        """Wait for the leader's end, reap it, and say what it means."""
+        status = await attempt.reap()
+        try:
+            finding = self._explain(status, attempt.tail(self._redact))
+        except Exception as error:
+            self._log("exit-not-explained", error=repr(error))
+            finding = Finding.of("EngineExited", status=status)
+        attempt.exited.set()
+        self._post(events.EngineExited(self._clock(), attempt.epoch, status, finding))
+
+    def _hand_on(self, line: str) -> None:
+        try:
+            self._relay(line)
+        except Exception as error:
+            self._log("output-not-relayed", error=type(error).__name__)
+
+    # --- ending ------------------------------------------------------------------------------------------------------
+
+    async def _kill(self, attempt: Attempt) -> None:
+        attempt.strike()
+        for pause in pauses():
+            await asyncio.sleep(pause)
+            # After the leader's end it is `_vacate` that goes on.
+            if attempt.vacating is not None or not attempt.strike():
+                return
+
+    async def _vacate(self, attempt: Attempt, memory_wait: float) -> None:
+        await attempt.exited.wait()
+        await self._see_empty(attempt)
+        await self._memory.wait(attempt.free_before, memory_wait)
+        await self._clear(attempt)
+        self._attempt = None
+        self._post(events.EngineVacated(self._clock(), attempt.epoch))
+
+    async def _see_empty(self, attempt: Attempt) -> None:
+        """Wait until nothing that belongs to the engine runs; kill what does not follow its leader."""
+        patience = self._clock() + LINGER
+        complaint = self._clock() + COMPLAINT
+        for pause in pauses():
+            self._sweep(attempt)
+            now = self._clock()
+            found = attempt.strike() if attempt.doomed or now >= patience else attempt.look()
+            if not found:
+                break
+            if now >= complaint:
+                self._log("engine-remains", epoch=attempt.epoch, processes=[repr(process) for process in found])
+                complaint = now + COMPLAINT
+            await asyncio.sleep(pause)
+        self._sweep(attempt)
+
+    def _sweep(self, attempt: Attempt) -> None:
+        if attempt.purge is not None:
+            self._reaper.sweep(attempt.purge.mark.session, attempt.purge.killed)
+
+    async def _discard(self, attempt: Attempt) -> None:
+        """Kill and reap what there is of the attempt, and clear up."""
+        if attempt.process is not None:
+            attempt.doomed = True
+            try:
+                async with asyncio.timeout(CLOSE_LIMIT):
+                    attempt.strike()
+                    await attempt.reap()
+                    await self._see_empty(attempt)
+            except TimeoutError:
+                self._log("engine-remains", epoch=attempt.epoch, processes=[repr(p) for p in attempt.look()])
+                return  # to the guardian, and to the next recovery
+        await self._clear(attempt)
+
+    async def _clear(self, attempt: Attempt) -> None:
+        """Remove what the engine left outside of its processes."""
+        if attempt.output is not None:
+            attempt.output.drain()
+            attempt.output.close()
+        await asyncio.to_thread(self._remove_files, attempt)
+        if attempt.purge is not None:
+            self._leash.forget(attempt.purge.mark)
+
+    def _remove_files(self, attempt: Attempt) -> None:
+        if attempt.tmpdir is not None:
+            self._scratch.remove(attempt.tmpdir)
+        if attempt.purge is None:
+            return
+        attempt.purge.finish()
+        for folder in self._mark_folders:
+            if problem := marks.remove(attempt.purge.mark, folder):
+                self._log("mark-not-removed", path=folder, error=str(problem))
+
+    # --- all of them -------------------------------------------------------------------------------------------------
+
+    def _current(self, effect: effects.EngineEffect) -> Attempt | None:
+        """The attempt that `effect` is about, None if that is over."""
+        attempt = self._attempt
+        return attempt if attempt is not None and attempt.epoch == effect.epoch else None
+
+    def _do(self, work: Coroutine[None, None, None], effect: effects.EngineEffect) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._guard(work, effect))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guard(self, work: Coroutine[None, None, None], effect: effects.EngineEffect) -> None:
+        try:
+            await work
+        except Exception as error:
+            self._fail(effect, error)
+
+    def _fail(self, effect: effects.EngineEffect, error: Exception) -> None:
+        name, text = type(effect).__name__, f"{type(error).__name__}: {error}"
+        self._log("effect-failed", effect=name, error=text)
+        finding = Finding.of("EffectFailed", effect=name, error=text)
+        self._post(events.EffectFailed(self._clock(), effect.epoch, effect, finding))

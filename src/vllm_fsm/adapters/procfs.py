@@ -1,0 +1,165 @@
+"""What `/proc` says about processes, and a way to signal one of them without hitting its successor.
+
+Stateless, Linux only, and light: the guardian imports it, so nothing here imports more than `os`, `signal` and `time`.
+"""
+
+import os
+import signal
+import time
+
+
+class Process:
+    """One process as `/proc/PID/stat` showed it; `pid` and `start` together are unique during a boot."""
+
+    __slots__ = ("name", "parent", "pid", "session", "start", "state", "threads")
+
+    def __init__(self, pid: int, name: str, state: str, parent: int, session: int, threads: int, start: int) -> None:
+        self.pid = pid
+        self.name = name
+        self.state = state
+        """The letter of proc(5): R, S, D, Z, T, t, X, I."""
+        self.parent = parent
+        self.session = session
+        self.threads = threads
+        self.start = start
+        """Clock ticks since boot."""
+
+    @property
+    def gone(self) -> bool:
+        """True for a process that only waits to be reaped.
+
+        A leader thread that ended before its siblings is shown as Z as well; such a process still runs.
+        """
+        return self.state in "ZX" and self.threads <= 1
+
+    def __repr__(self) -> str:
+        return f"{self.name}[{self.pid}] {self.state}"
+
+
+def parse_stat(stat: bytes) -> Process:
+    """Read one line of `/proc/PID/stat`; the name may hold blanks and parentheses. Raises ValueError."""
+    head, opened, rest = stat.partition(b"(")
+    name, closed, tail = rest.rpartition(b")")
+    fields = tail.split()
+    if not opened or not closed or len(fields) < 20:
+        raise ValueError("not a line of /proc/PID/stat")
+    # Fields are numbered in proc(5) from 1; the one after the name is number 3.
+    return Process(
+        pid=int(head),
+        name=name.decode("utf-8", "backslashreplace"),
+        state=fields[0].decode("ascii"),
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        threads=int(fields[17]),
+        start=int(fields[19]),
+    )
+
+
+def _content(path: str) -> bytes | None:
+    """Read a file of `/proc` whole; None when the process ended or may not be looked at."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        parts = []
+        while part := os.read(descriptor, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def read(pid: int) -> Process | None:
+    """Return the process with this number, None if there is none."""
+    stat = _content(f"/proc/{pid}/stat")
+    return parse_stat(stat) if stat else None
+
+
+def processes() -> list[Process]:
+    """Return every process of our PID namespace that lives while it is looked at."""
+    found = (read(int(entry)) for entry in os.listdir("/proc") if entry.isdigit())
+    return [process for process in found if process is not None]
+
+
+def boot_id() -> str:
+    """Return the random name of this boot of the kernel."""
+    return (_content("/proc/sys/kernel/random/boot_id") or b"").decode("ascii").strip()
+
+
+def pid_namespace() -> int:
+    """Return the inode of our PID namespace: process numbers mean something inside it only."""
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def wall_time(ticks: int) -> float:
+    """Return the wall clock's time, in seconds, of a start time in ticks since boot, if the clock was not set since."""
+    ago = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - ago
+
+
+def writes_to(pid: int, pipe: int) -> bool:
+    """Tell whether standard output or error of process `pid` is the pipe with inode `pipe`."""
+    for descriptor in (1, 2):
+        try:
+            if os.readlink(f"/proc/{pid}/fd/{descriptor}") == f"pipe:[{pipe}]":
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def was_given(pid: int, assignment: bytes) -> bool:
+    """Tell whether `NAME=value` stands in the environment that process `pid` shows."""
+    environment = _content(f"/proc/{pid}/environ")
+    return environment is not None and assignment in environment.split(b"\0")
+
+
+def cmdline(pid: int) -> bytes:
+    """Return the arguments that process `pid` shows, each ended by a NUL; empty when there is no such process."""
+    return _content(f"/proc/{pid}/cmdline") or b""
+
+
+def maps(pid: int) -> bytes:
+    """Return `/proc/PID/maps`, empty when the process ended or may not be looked at."""
+    return _content(f"/proc/{pid}/maps") or b""
+
+
+def send(process: Process, number: int) -> bool:
+    """Signal exactly this process; False if it has ended meanwhile, whoever has its number now.
+
+    The descriptor is opened first and the start time compared afterwards: a match proves that the descriptor is the
+    process that was seen. Raises PermissionError.
+    """
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    except OSError:  # Linux before 5.3, a strict container, no descriptor left: nearly as good
+        return _send_by_number(process, number)
+    try:
+        if not _same(process):
+            return False
+        signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _send_by_number(process: Process, number: int) -> bool:
+    try:
+        if _same(process):
+            os.kill(process.pid, number)
+            return True
+    except ProcessLookupError:
+        pass
+    return False
+
+
+def _same(process: Process) -> bool:
+    current = read(process.pid)
+    return current is not None and current.start == process.start

@@ -1,0 +1,67 @@
+"""Shared memory that a killed engine leaves in `/dev/shm`. Stateless and light, see `procfs`.
+
+vLLM and its libraries remove their segments when they exit in order; after a SIGKILL they stay until the next boot. The
+names are random, so only one thing makes a segment ours: a process of the engine was seen to map it.
+"""
+
+import os
+
+from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.procfs import Process
+
+FOLDER = "/dev/shm"  # noqa: S108 - looked at, nothing is made there
+NAMES = ("psm_", "sem.mp-", "nccl-", "torch_")
+"""Python's shared memory and semaphores (`multiprocessing`), NCCL's and torch's segments."""
+
+CLOCK_STEP = 0.05
+"""Seconds by which a file's time may lag behind a process's: both clocks advance in steps of at most 10 ms."""
+
+Segment = tuple[str, int]
+"""Path and inode: a name that was given again is another segment."""
+
+
+def _mapped(pid: int) -> set[Segment]:
+    prefixes = tuple(f"{FOLDER}/{name}" for name in NAMES)
+    found = set()
+    for line in procfs.maps(pid).split(b"\n"):
+        if b"/dev/shm/" not in line:
+            continue
+        # address permissions offset device inode path
+        fields = line.split(None, 5)
+        path = os.fsdecode(fields[5])
+        if path.startswith(prefixes):
+            found.add((path, int(fields[4])))
+    return found
+
+
+def held_by(processes: list[Process]) -> set[Segment]:
+    """Return the segments that these processes map now."""
+    return set[Segment]().union(*(_mapped(process.pid) for process in processes))
+
+
+def remove(segments: set[Segment], *, since: float) -> list[str]:
+    """Remove what was made by our user after wall clock time `since` and is mapped by nobody; return the paths.
+
+    To be called when none of the engine's processes is left: who maps one then is a stranger, who shares it.
+    """
+    left = {segment for segment in segments if _ours(segment, since)}
+    if not left:
+        return []
+    shared = held_by(procfs.processes())
+    removed = []
+    for path, _ in sorted(left - shared):
+        try:
+            os.unlink(path)
+        except OSError:
+            continue
+        removed.append(path)
+    return removed
+
+
+def _ours(segment: Segment, since: float) -> bool:
+    path, inode = segment
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return found.st_ino == inode and found.st_uid == os.geteuid() and found.st_ctime >= since - CLOCK_STEP

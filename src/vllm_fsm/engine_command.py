@@ -1,0 +1,40 @@
+"""The engine's command line and environment, from what is wanted: pure functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vllm_fsm.core.snapshot import Target
+
+OURS = "VLLM_FSM_"
+"""Settings of the controller; no business of its children."""
+FIXED = frozenset({"VLLM_API_KEY", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TMPDIR"})
+"""Variables that neither our environment nor the store can set; HUGGINGFACE_HUB_CACHE is HF_HUB_CACHE's old name."""
+MODELS = "models"
+KERNELS = os.path.join("cache", "vllm")
+"""Compiled kernels and graphs; may be deleted at any time."""
+
+
+def argv(target: Target, *, command: Sequence[str], host: str, port: int, data: Path) -> tuple[str, ...]:
+    """Return the engine's argument vector. Our flags come last: vLLM 0.32 takes the last of equal flags."""
+    fixed = ("--host", host, "--port", str(port), "--download-dir", str(data / MODELS))
+    return (*command, "serve", *target.arguments, *fixed)
+
+
+def environment(base: Mapping[str, str], target: Target, *, data: Path, tmpdir: str) -> dict[str, str]:
+    """Return the engine's environment, made from `base`, which is our own.
+
+    The store may replace the defaults; VLLM_CACHE_ROOT may come from our own environment as well. The API key is in the
+    environment only, since every user of the machine can read the command line.
+    """
+    inherited = {name: value for name, value in base.items() if _free(name)}
+    defaults = {"PYTHONUNBUFFERED": "1", "HF_HUB_VERBOSITY": "info"}
+    wanted = {name: value for name, value in target.environment if _free(name)}
+    fixed = {"HF_HUB_CACHE": str(data / MODELS), "VLLM_API_KEY": target.key.reveal(), "TMPDIR": tmpdir}
+    return {"VLLM_CACHE_ROOT": str(data / KERNELS), **inherited, **defaults, **wanted, **fixed}
+
+
+def _free(name: str) -> bool:
+    return not name.startswith(OURS) and name not in FIXED

@@ -1,0 +1,67 @@
+"""The engine's argv and environment."""
+
+from pathlib import Path
+
+import pytest
+
+from vllm_fsm import engine_command
+from vllm_fsm.core.snapshot import Secret, Target
+
+DATA = Path("/data")
+
+
+def target(*arguments: str, **environment: str) -> Target:
+    return Target(arguments or ("org/model",), tuple(sorted(environment.items())), Secret("thekey"), "org/model")
+
+
+def environment(base: dict[str, str], **wanted: str) -> dict[str, str]:
+    return engine_command.environment(base, target(**wanted), data=DATA, tmpdir="/run/t/1")
+
+
+def test_our_flags_come_last() -> None:
+    made = engine_command.argv(
+        target("org/model", "--port", "9"), command=("nice", "vllm"), host="0.0.0.0", port=8000, data=DATA
+    )
+    assert made == (
+        *("nice", "vllm", "serve", "org/model", "--port", "9"),
+        *("--host", "0.0.0.0", "--port", "8000", "--download-dir", "/data/models"),
+    )
+
+
+def test_the_whole_environment() -> None:
+    assert environment({"PATH": "/bin", "VLLM_FSM_PORT": "1"}, HF_TOKEN="hf_x") == {
+        "PATH": "/bin",
+        "HF_TOKEN": "hf_x",
+        "HF_HUB_CACHE": "/data/models",
+        "HF_HUB_VERBOSITY": "info",
+        "PYTHONUNBUFFERED": "1",
+        "TMPDIR": "/run/t/1",
+        "VLLM_API_KEY": "thekey",
+        "VLLM_CACHE_ROOT": "/data/cache/vllm",
+    }
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_VERBOSITY", "PYTHONUNBUFFERED", "VLLM_CACHE_ROOT"])
+def test_the_store_replaces_a_default(name: str) -> None:
+    assert environment({}, **{name: "mine"})[name] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HF_HUB_CACHE", "/data/models"),
+        ("VLLM_API_KEY", "thekey"),
+        ("TMPDIR", "/run/t/1"),
+        ("HUGGINGFACE_HUB_CACHE", None),
+        ("VLLM_FSM_DATA", None),
+    ],
+)
+def test_nobody_replaces_what_is_fixed(name: str, value: str | None) -> None:
+    assert environment({name: "theirs"}, **{name: "mine"}).get(name) == value
+
+
+def test_our_own_environment_may_place_the_kernel_cache_only() -> None:
+    made = environment({"VLLM_CACHE_ROOT": "/cache", "HF_HUB_VERBOSITY": "debug", "PYTHONUNBUFFERED": ""})
+    assert made["VLLM_CACHE_ROOT"] == "/cache"
+    assert made["HF_HUB_VERBOSITY"] == "info"
+    assert made["PYTHONUNBUFFERED"] == "1"
