@@ -1,0 +1,359 @@
+"""The whole controller with a rude fake engine: what it does, what it says, what it leaves."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import time
+from contextlib import closing
+
+import pytest
+
+from support.controller import Controller
+from support.wait import wait_for
+
+FAST = {"settings": {"nudge_after": 0.2, "port_retry": 0.2, "restart_first": 0.1, "kill_again": 0.5}}
+WATCHFUL = {
+    **FAST,
+    "pace": {"health_every": 0.1, "step_every": 0.2, "canary_limit": 0.3, "canary_idle": 0.2, "canary_retry": 0.1},
+}
+
+
+@pytest.fixture
+def controller(tmp_path):
+    with Controller(tmp_path, overrides=FAST) as controller:
+        yield controller
+
+
+@pytest.fixture
+def watchful(tmp_path):
+    with Controller(tmp_path, overrides=WATCHFUL) as controller:
+        yield controller
+
+
+def listening(port):
+    """A stranger on the port, as a context manager."""
+    stranger = socket.socket()
+    stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    stranger.bind(("127.0.0.1", port))
+    stranger.listen()
+    return closing(stranger)
+
+
+def get(controller, path, key=None):
+    with closing(http.client.HTTPConnection("127.0.0.1", controller.port, timeout=5)) as connection:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
+        with connection.getresponse() as response:
+            return response.status
+
+
+# --- the main job ------------------------------------------------------------------------------------------------
+
+
+def test_from_nothing_to_ready_and_back(controller):
+    assert controller.until("NoModel")["result"] == "failure"
+    controller.serve("tiny", "--max-model-len", "256")
+    health = controller.ready()
+    assert health["message"] == "The vLLM API is ready"
+    assert health["active"] == health["target"] == {
+        "model": "tiny",
+        "arguments": ["tiny", "--max-model-len", "256"],
+        "environment": [],
+    }
+    assert get(controller, "/v1/models") == 401
+    assert get(controller, "/v1/models", controller.key) == 200
+    controller.store.write_text("{}")
+    assert controller.until("NoModel", also=lambda h: h["engine"] == "Absent")["message"] == (
+        'No model selected. Run the "Set Model" action.'
+    )
+    assert controller.path() == ["Loading", "Ready", "NoModel"]
+
+
+def test_every_transition_is_one_line_with_all_its_fields(controller):
+    controller.serve("tiny").ready()
+    line = controller.says("transition", to="Ready")
+    assert list(line) == [
+        "time", "event", "trigger", "from", "to", "reason", "message", "lasted", "attempt", "engine", "pid",
+    ]  # fmt: skip
+    assert (line["trigger"], line["from"], line["attempt"], line["engine"]) == ("ProbePassed", "Loading", 1, "Alive")
+
+
+def test_an_edit_restarts_with_the_new_arguments(controller):
+    controller.serve("tiny").ready(1)
+    controller.serve("tiny", "--seed", "7")
+    assert controller.ready(2)["active"]["arguments"] == ["tiny", "--seed", "7"]
+
+
+def test_reformatting_and_other_fields_restart_nothing(controller):
+    controller.serve("tiny").ready(1)
+    content = {"modelSelection": {"selection": "custom"}, "note": "mine"} | json.loads(controller.store.read_text())
+    controller.store.write_text(json.dumps(content, indent=8))
+    controller.serve("tiny").store.touch()
+    controller.serve("tiny", "--seed", "1").ready(2)
+    assert len(controller.events("engine-started")) == 2
+
+
+def test_a_burst_of_edits_is_one_restart_to_the_last(controller):
+    controller.serve("tiny").ready(1)
+    for number in range(50):
+        controller.serve("tiny", "--seed", str(number))
+    health = controller.until("Ready", also=lambda h: h["active"]["arguments"] == ["tiny", "--seed", "49"])
+    assert health["attempt"] <= 4
+
+
+def test_deleting_the_credentials_makes_a_new_key_and_restarts_with_it(controller):
+    controller.serve("tiny").ready(1)
+    old = controller.key
+    controller.credentials.unlink()
+    controller.ready(2)
+    assert controller.key != old
+    assert len(controller.key) == 22
+    assert get(controller, "/v1/models", old) == 401
+    assert get(controller, "/v1/models", controller.key) == 200
+
+
+def test_a_chosen_key_is_taken(controller):
+    controller.serve("tiny").ready(1)
+    controller.credentials.write_text(json.dumps({"apiKey": "my-own-key", "note": "kept"}))
+    controller.ready(2)
+    assert get(controller, "/v1/models", "my-own-key") == 200
+    assert json.loads(controller.credentials.read_text())["note"] == "kept"
+
+
+@pytest.mark.parametrize("name", ["store", "credentials"])
+def test_a_broken_file_is_named_and_changes_nothing(controller, name):
+    controller.serve("tiny").ready(1)
+    path = getattr(controller, name)
+    path.write_text('{"broken')
+    health = controller.until("Ready", also=lambda h: h["warnings"])
+    assert path.name in health["message"]
+    assert health["attempt"] == 1
+    path.unlink()
+    if name == "store":
+        controller.serve("tiny", "--seed", "1")
+    controller.until("Ready", also=lambda h: h["attempt"] == 2 and not h["warnings"])
+
+
+def test_reserved_flags_are_dropped_and_named(controller):
+    controller.serve("tiny", "--port", "1", "--api-key", "mine", VLLM_API_KEY="theirs")
+    health = controller.ready()
+    assert health["active"]["arguments"] == ["tiny"]
+    assert "--port" in health["message"]
+    assert "--api-key" in health["message"]
+    assert "VLLM_API_KEY" in health["message"]
+    assert "theirs" not in "".join(controller.raw)
+
+
+def test_arguments_without_a_model_are_refused(controller):
+    controller.serve("--max-model-len", "256")
+    health = controller.until("Failed")
+    assert health["reason"] == "BadArguments"
+    assert health["attempt"] == 0
+
+
+# --- engines that misbehave --------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_dies_after_ready_is_restarted_even_with_exit_code_0(controller):
+    controller.serve("tiny", RUDE_DIE_AFTER_READY=0.3)
+    controller.ready(1)
+    controller.ready(2)
+    assert controller.says("transition", trigger="EngineExited")["from"] == "Ready"
+
+
+def test_an_engine_that_always_dies_ends_in_failed(controller):
+    controller.serve("tiny", RUDE_EXIT_CODE=3, RUDE_LAST_LINE="RuntimeError: no luck")
+    health = controller.until("Failed")
+    assert health["reason"] == "EngineExited"
+    assert health["attempt"] == 6
+    assert health["nextTry"] is not None
+
+
+def test_a_usage_error_is_permanent(controller):
+    controller.serve("tiny", RUDE_EXIT_CODE=2, RUDE_LAST_LINE="vllm: error: unrecognized arguments: --oops 1")
+    health = controller.until("Failed")
+    assert health["reason"] == "BadArguments"
+    assert "--oops" in health["message"]
+    assert health["attempt"] == 1
+    controller.serve("tiny").ready()
+
+
+def test_a_dead_engine_behind_a_living_server_is_restarted(watchful, tmp_path):
+    switch = tmp_path / "switch"
+    watchful.serve("tiny", RUDE_SWITCH=switch).ready(1)
+    switch.write_text("HEALTH=503\n")
+    watchful.says("transition", trigger="EngineDead")
+    switch.unlink()
+    watchful.until("Ready", also=lambda h: h["attempt"] >= 2)
+
+
+def test_an_engine_that_hangs_on_tokens_is_failed_and_ready_again_when_it_answers(watchful, tmp_path):
+    switch = tmp_path / "switch"
+    watchful.serve("tiny", RUDE_SWITCH=switch).ready(1)
+    switch.write_text("COMPLETIONS=hang\n")
+    assert watchful.until("Failed")["reason"] == "EngineUnresponsive"
+    assert watchful.health()["engine"] == "Alive"
+    switch.unlink()
+    watchful.ready(1)
+
+
+def test_an_engine_that_stays_silent_is_restarted(tmp_path):
+    overrides = {**WATCHFUL, "settings": {**FAST["settings"], "unresponsive_restart": 0.5}}
+    switch = tmp_path / "switch"
+    with Controller(tmp_path, overrides=overrides) as controller:
+        controller.serve("tiny", RUDE_SWITCH=switch).ready(1)
+        switch.write_text("COMPLETIONS=hang\n")
+        controller.says("transition", trigger="UnresponsiveDue")
+        switch.unlink()
+        controller.until("Ready", also=lambda h: h["attempt"] >= 2)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"RUDE_MODELS": "open"},
+        {"RUDE_MODELS": "foreign"},
+        {"RUDE_MODEL_NAME": "another"},
+        {"RUDE_COMPLETIONS": "500"},
+        {"RUDE_HEALTH": "503"},
+        {"RUDE_NEVER_LISTEN": "1"},
+    ],
+)
+def test_a_liar_is_never_ready(tmp_path, lie):
+    with Controller(tmp_path, "--startup-timeout", "1s", overrides=FAST) as controller:
+        controller.serve("tiny", **lie)
+        health = controller.until("Failed")
+        assert health["reason"] == "StartupTimeout"
+        assert "Ready" not in controller.path()
+
+
+def test_the_engine_may_come_up_after_the_deadline(tmp_path):
+    with Controller(tmp_path, "--startup-timeout", "0.5s", overrides=FAST) as controller:
+        controller.serve("tiny", RUDE_LISTEN_AFTER=1.5)
+        assert controller.until("Failed")["message"].startswith("The vLLM API did not come up within")
+        controller.ready(1)
+
+
+def test_an_engine_that_loses_the_first_sigterm_gets_another(controller):
+    controller.serve("tiny", RUDE_SIGTERM="loading", RUDE_LISTEN_AFTER=60)
+    controller.says("engine-started")
+    controller.store.write_text("{}")
+    controller.until("NoModel", also=lambda h: h["engine"] == "Absent", timeout=10)
+
+
+def test_a_deaf_engine_with_children_is_killed_after_the_grace_period(tmp_path):
+    with Controller(tmp_path, "--stop-timeout", "0.5s", overrides=FAST) as controller:
+        controller.serve("tiny", RUDE_SIGTERM="deaf", RUDE_CHILDREN=2, RUDE_CHILDREN_DEEP=1).ready(1)
+        controller.serve("tiny").ready(2)
+        assert len(controller.left()) == 1
+
+
+def test_children_that_survive_their_leader_are_gone_before_the_next_start(controller):
+    controller.serve("tiny", RUDE_CHILDREN=2, RUDE_CHILDREN_STAY=1, RUDE_TITLE="VLLM::EngineCore").ready(1)
+    os.kill(controller.health()["pid"], signal.SIGKILL)
+    controller.ready(2)
+    session = controller.health()["pid"]
+    assert {line.split("session=")[1].split(",")[0].rstrip(")") for line in controller.left() if "session=" in line} <= {
+        str(session)
+    }
+
+
+def test_output_is_relayed_and_the_key_is_not_in_it(controller):
+    controller.serve("tiny", RUDE_PRINT_KEY=1, RUDE_PROGRESS=3, HF_TOKEN="hf_" + "x" * 34).ready()
+    lines = [line["line"] for line in controller.events("engine-output")]
+    assert any("non-default args" in line for line in lines)
+    everything = "".join(controller.raw) + (controller.run_dir / "health.json").read_text()
+    assert controller.key not in everything
+    assert "hf_xxx" not in everything
+    assert any("***" in line for line in lines)
+
+
+# --- the port ----------------------------------------------------------------------------------------------------
+
+
+def test_a_taken_port_is_named_and_the_engine_starts_when_it_is_free(controller):
+    with listening(controller.port):
+        controller.serve("tiny")
+        health = controller.until("Failed")
+        assert health["reason"] == "PortTaken"
+        assert str(controller.port) in health["message"]
+        assert str(os.getpid()) in health["message"]
+        assert "Ready" not in controller.path()
+    controller.ready()
+
+
+# --- requests, signals, other controllers ------------------------------------------------------------------------
+
+
+def test_retry_begins_anew(controller, tmp_path):
+    marker = tmp_path / "switch"
+    controller.serve("tiny", RUDE_EXIT_CODE=2, RUDE_LAST_LINE="vllm: error: bad", RUDE_SWITCH=marker)
+    controller.until("Failed")
+    (controller.run_dir / "request.json").write_text(
+        json.dumps({"schema": 1, "request": "retry", "at": "2026-01-01T00:00:00Z"})
+    )
+    controller.until("Failed", also=lambda h: h["attempt"] == 2)
+    assert not (controller.run_dir / "request.json").exists()
+
+
+def test_hang_up_reads_again_and_retries(controller):
+    controller.serve("tiny", RUDE_EXIT_CODE=2, RUDE_LAST_LINE="vllm: error: bad")
+    controller.until("Failed")
+    controller.signal(signal.SIGHUP)
+    controller.until("Failed", also=lambda h: h["attempt"] == 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_in_order_and_leaves_nothing(controller, number):
+    controller.serve("tiny", RUDE_CHILDREN=2, RUDE_SHM=2).ready()
+    assert controller.signal(number).ends() == 0
+    assert controller.left() == []
+    assert controller.says("stopped")["code"] == 0
+
+
+def test_a_second_signal_waits_for_nobody(controller):
+    controller.serve("tiny", RUDE_SIGTERM="deaf").ready()
+    controller.signal(signal.SIGTERM)
+    controller.says("transition", trigger="StopRequested")
+    began = time.monotonic()
+    assert controller.signal(signal.SIGTERM).ends() == 0
+    assert time.monotonic() - began < 5
+
+
+def test_the_whole_tree_ends_within_two_seconds_of_our_violent_end(controller):
+    controller.serve("tiny", RUDE_SIGTERM="deaf", RUDE_CHILDREN=2, RUDE_TITLE="VLLM::Worker").ready()
+    controller.signal(signal.SIGKILL).ends()
+    wait_for(lambda: not controller.left(), 2.0, "the tree ends")
+
+
+def test_the_next_controller_begins_where_the_last_one_was_killed(controller):
+    controller.serve("tiny", RUDE_CHILDREN=2).ready(1)
+    key = controller.key
+    controller.signal(signal.SIGKILL).ends()
+    controller.start().ready(1)
+    assert controller.key == key
+
+
+def test_a_second_controller_leaves_the_first_alone(controller, tmp_path):
+    controller.serve("tiny").ready()
+    second = Controller(tmp_path).start()
+    assert second.ends() == 3
+    assert "another controller is running" in "".join(second.raw)
+    assert controller.ready()["attempt"] == 1
+
+
+def test_history_outlives_the_controller(controller, capsys):
+    from vllm_fsm.cli import main
+
+    controller.serve("tiny").ready()
+    controller.stop()
+    assert main(["history", "--data", str(controller.data)]) == 0
+    assert "Loading → Ready" in capsys.readouterr().out
+
+
+def test_the_health_file_beats(controller):
+    controller.until("NoModel")
+    path = controller.run_dir / "health.json"
+    before = path.stat().st_mtime_ns
+    wait_for(lambda: path.stat().st_mtime_ns > before, 8.0, "a heartbeat")
