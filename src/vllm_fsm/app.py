@@ -12,14 +12,15 @@ import time
 import traceback
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from vllm_fsm import health, journal
-from vllm_fsm.adapters import listeners, procfs
-from vllm_fsm.adapters.engine import EngineProcess
+from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.gpu_memory import GpuMemory
 from vllm_fsm.adapters.health_file import HealthFile
-from vllm_fsm.adapters.probe import Prober
+from vllm_fsm.adapters.probes import listeners
+from vllm_fsm.adapters.probes.prober import Prober
+from vllm_fsm.adapters.process.engine import EngineProcess
 from vllm_fsm.adapters.timers import Timers
 from vllm_fsm.core import effects as fx
 from vllm_fsm.core import events as ev
@@ -251,7 +252,7 @@ class Controller:
             entry = observe(before, event, after)
             if entry is not None:
                 with contextlib.suppress(OSError):
-                    self.history.append(self.redactor.scrub_value({"time": self._now(), **entry}))
+                    self.history.append(self._scrub({"time": self._now(), **entry}))
 
         return record
 
@@ -260,9 +261,10 @@ class Controller:
 
     def _health(self) -> dict[str, Any]:
         self.wall.follow()
-        document = health.document(self.driver.snapshot, self.wall, procfs.boot_id())
-        scrubbed: dict[str, Any] = self.redactor.scrub_value(document)
-        return scrubbed
+        return self._scrub(health.document(self.driver.snapshot, self.wall, procfs.boot_id()))
+
+    def _scrub(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return cast("dict[str, Any]", self.redactor.scrub_value(fields))
 
     def _now(self) -> str:
         return health.timestamp(datetime.now(UTC))

@@ -54,16 +54,28 @@ ENGLISH: Final[dict[str, str]] = {
     "EffectFailed": "An internal step failed ({effect}: {error}). It is tried again.",
     "DownloadFailed": "The model could not be downloaded ({error}). Check the network.",
     # --- what else should be known: the files. No parameter holds what stands in a file, which may be a key ---
-    "FileNotJson": "Ignoring {file}: not valid JSON at line {line}, column {column} ({detail}). Correct it; the change is taken without a restart.",
+    "FileNotJson": (
+        "Ignoring {file}: not valid JSON at line {line}, column {column} ({detail}). "
+        "Correct it; the change is taken without a restart."
+    ),
     "FileNotUtf8": "Ignoring {file}: byte {offset} is not UTF-8 text. Save it as UTF-8.",
     "FileHasNul": "Ignoring {file}: byte {offset} is a NUL, as a write cut off by a power failure leaves them. "
     "Correct it; the change is taken without a restart.",
     "FileEmpty": "Ignoring {file}: it is empty. To select nothing, write {{}}.",
     "FileDuplicateKey": "Ignoring {file}: {key} stands twice in one object. Remove one of them.",
-    "FileTooDeep": "Ignoring {file}: nested more than {limit} levels deep. Correct it; the change is taken without a restart.",
-    "FileNumberTooLarge": "Ignoring {file}: it holds a number that is too large. Correct it; the change is taken without a restart.",
-    "FileNotANumber": "Ignoring {file}: it holds NaN or Infinity, which JSON does not have. Correct it; the change is taken without a restart.",
-    "FileWrongShape": "Ignoring {file}: {field} must be {expected}, not {found}. Correct it; the change is taken without a restart.",
+    "FileTooDeep": (
+        "Ignoring {file}: nested more than {limit} levels deep. Correct it; the change is taken without a restart."
+    ),
+    "FileNumberTooLarge": (
+        "Ignoring {file}: it holds a number that is too large. Correct it; the change is taken without a restart."
+    ),
+    "FileNotANumber": (
+        "Ignoring {file}: it holds NaN or Infinity, which JSON does not have. "
+        "Correct it; the change is taken without a restart."
+    ),
+    "FileWrongShape": (
+        "Ignoring {file}: {field} must be {expected}, not {found}. Correct it; the change is taken without a restart."
+    ),
     "FileFieldMissing": "Ignoring {file}: {field} is missing. Correct it; the change is taken without a restart.",
     "FileTooLarge": "Ignoring {file}: larger than {limit} bytes. Correct it; the change is taken without a restart.",
     "FileUnreadable": "Ignoring {file}: it cannot be read ({detail}). Correct its permissions or its volume.",

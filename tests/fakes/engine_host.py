@@ -16,8 +16,8 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from support.rude import COMMAND
-from vllm_fsm.adapters import launch
-from vllm_fsm.adapters.engine import EngineProcess
+from vllm_fsm.adapters.process import launch
+from vllm_fsm.adapters.process.engine import EngineProcess
 from vllm_fsm.core import effects
 from vllm_fsm.core.events import Event
 from vllm_fsm.core.snapshot import Secret, Target

@@ -13,6 +13,8 @@ import pytest
 from support.controller import Controller
 from support.wait import wait_for
 
+from vllm_fsm.adapters import procfs
+
 FAST = {"settings": {"nudge_after": 0.2, "port_retry": 0.2, "restart_first": 0.1, "kill_again": 0.5}}
 WATCHFUL = {
     **FAST,
@@ -56,11 +58,15 @@ def test_from_nothing_to_ready_and_back(controller):
     controller.serve("tiny", "--max-model-len", "256")
     health = controller.ready()
     assert health["message"] == "The vLLM API is ready"
-    assert health["active"] == health["target"] == {
-        "model": "tiny",
-        "arguments": ["tiny", "--max-model-len", "256"],
-        "environment": [],
-    }
+    assert (
+        health["active"]
+        == health["target"]
+        == {
+            "model": "tiny",
+            "arguments": ["tiny", "--max-model-len", "256"],
+            "environment": [],
+        }
+    )
     assert get(controller, "/v1/models") == 401
     assert get(controller, "/v1/models", controller.key) == 200
     controller.store.write_text("{}")
@@ -253,10 +259,8 @@ def test_children_that_survive_their_leader_are_gone_before_the_next_start(contr
     controller.serve("tiny", RUDE_CHILDREN=2, RUDE_CHILDREN_STAY=1, RUDE_TITLE="VLLM::EngineCore").ready(1)
     os.kill(controller.health()["pid"], signal.SIGKILL)
     controller.ready(2)
-    session = controller.health()["pid"]
-    assert {line.split("session=")[1].split(",")[0].rstrip(")") for line in controller.left() if "session=" in line} <= {
-        str(session)
-    }
+    leader = controller.health()["pid"]
+    assert {procfs.read(pid).session for pid in controller.pids_left()} == {leader}
 
 
 def test_output_is_relayed_and_the_key_is_not_in_it(controller):

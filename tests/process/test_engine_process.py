@@ -18,8 +18,9 @@ from support.engine_rig import KEY, Rig, alive, descriptors, runs, target
 from support.rude import COMMAND
 from support.wait import await_for
 from vllm_fsm import engine_command
-from vllm_fsm.adapters import engine as engine_module
-from vllm_fsm.adapters import launch, procfs, purge, segments
+from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.process import engine as engine_module
+from vllm_fsm.adapters.process import launch, purge, segments
 from vllm_fsm.core import effects, events
 
 Scenario = Callable[[Rig], Awaitable[None]]

@@ -17,8 +17,9 @@ import pytest
 from support.engine_rig import alive, runs
 from support.rude import COMMAND, free_port
 from support.wait import wait_for
-from vllm_fsm.adapters import guardian, marks, procfs
-from vllm_fsm.adapters.marks import Mark
+from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.process import guardian, marks
+from vllm_fsm.adapters.process.marks import Mark
 
 HOST = Path(__file__).resolve().parent.parent / "fakes" / "engine_host.py"
 LIMIT = 2.0
@@ -320,8 +321,8 @@ def test_a_process_is_not_signalled_for_its_number(stranger: subprocess.Popen[by
 
 def test_the_guardian_imports_next_to_nothing() -> None:
     """Its memory counts: each of these would add a tenth or more."""
-    package = Path(guardian.__file__).resolve().parents[2]
-    program = f"import sys; sys.path.append({str(package)!r}); import vllm_fsm.adapters.guardian; print(*sys.modules)"
+    source = Path(guardian.__file__).resolve().parents[3]
+    program = f"import sys; sys.path.append({str(source)!r}); import {guardian.__name__}; print(*sys.modules)"
     run = subprocess.run((sys.executable, "-I", "-S", "-c", program), capture_output=True, text=True, check=True)
     loaded = set(run.stdout.split())
     assert not loaded & {"asyncio", "ctypes", "dataclasses", "json", "pathlib", "re", "shutil", "subprocess", "typing"}

@@ -6,8 +6,8 @@ import pytest
 
 from support.fake_api import KEY, Asked, FakeApi, Writer, answer, serving, silence
 from support.rude import free_port
-from vllm_fsm.adapters import http
-from vllm_fsm.adapters.http import Broken, NoAnswer, Refused, Response, TimedOut, Unable, request
+from vllm_fsm.adapters.probes import http
+from vllm_fsm.adapters.probes.http import Broken, NoAnswer, Refused, Response, TimedOut, Unable, request
 
 
 def ask(api: FakeApi, path: str = "/x", *, body: bytes = b"", limit: int = 1000, within: float = 5) -> Response:

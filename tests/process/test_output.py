@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from support.wait import await_for
-from vllm_fsm.adapters.output import LONGEST_LINE, TAIL_LINES, TAIL_WIDTH, Output
+from vllm_fsm.adapters.process.output import LONGEST_LINE, TAIL_LINES, TAIL_WIDTH, Output
 
 KEY = "kSecretKey0123456789ab"
 

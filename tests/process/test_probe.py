@@ -17,11 +17,12 @@ import pytest
 from support.fake_api import KEY, MODEL, Asked, FakeApi, Handler, Writer, always, answer, models, serving, silence
 from support.rude import free_port
 from support.wait import await_for, wait_for
-from vllm_fsm.adapters import engine_api, listeners
-from vllm_fsm.adapters import probe as probe_module
-from vllm_fsm.adapters.engine_api import EngineApi
-from vllm_fsm.adapters.listeners import Ownership, Survey
-from vllm_fsm.adapters.probe import Prober
+from vllm_fsm.adapters.probes import api as engine_api
+from vllm_fsm.adapters.probes import listeners
+from vllm_fsm.adapters.probes import prober as probe_module
+from vllm_fsm.adapters.probes.api import EngineApi
+from vllm_fsm.adapters.probes.listeners import Ownership, Survey
+from vllm_fsm.adapters.probes.prober import Prober
 from vllm_fsm.core import effects as fx
 from vllm_fsm.core import events as ev
 from vllm_fsm.core.snapshot import Secret, Target

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from support.wait import await_for, wait_for
-from vllm_fsm.adapters import procfs, reaper
-from vllm_fsm.adapters.reaper import Reaper
+from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.process import reaper
+from vllm_fsm.adapters.process.reaper import Reaper
 
 ORPHAN = "import os; pid = os.fork(); pid and (os.write(1, b'%d' % pid), os._exit(0)); os.setsid()"
 """Leaves a grandchild that ends at once, in a session of its own."""

@@ -112,16 +112,20 @@ class Controller:
         wait_for(lambda: not self.left(), 10.0, f"nothing is left of the engine: {self.left()}")
 
     def left(self) -> list[str]:
-        """What is left of any engine of ours."""
+        """What is left of any engine of ours, in words."""
+        return [Path(f"/proc/{pid}/comm").read_text().strip() + f" {pid}" for pid in self.pids_left()]
+
+    def pids_left(self) -> list[int]:
+        """The processes that are left of any engine of ours."""
         mark = str(self.data).encode()
         found = []
         for process in procfs.processes():
-            if process.pid == os.getpid() or process.gone:
+            if process.gone:
                 continue
             with contextlib.suppress(OSError):
                 line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
-                if (mark in line and b"serve" in line) or process.session in self.sessions:
-                    found.append(f"{process} {line!r}")
+                if (mark in line and b"\0serve\0" in line) or process.session in self.sessions:
+                    found.append(process.pid)
         return found
 
     # --- files ---------------------------------------------------------------------------------------------------
@@ -158,7 +162,9 @@ class Controller:
             return {"state": None, "message": "", "reason": None}
         return document
 
-    def until(self, state: str, timeout: float = 15.0, *, also: Callable[[dict[str, Any]], bool] | None = None) -> dict[str, Any]:
+    def until(
+        self, state: str, timeout: float = 15.0, *, also: Callable[[dict[str, Any]], bool] | None = None
+    ) -> dict[str, Any]:
         """Wait until the health file shows `state` (and `also` holds) and return it."""
 
         def there() -> dict[str, Any] | None:

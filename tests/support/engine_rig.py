@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from support.rude import COMMAND, free_port
 from support.wait import await_for
 from vllm_fsm.adapters import procfs
-from vllm_fsm.adapters.engine import EngineProcess
+from vllm_fsm.adapters.process.engine import EngineProcess
 from vllm_fsm.core import effects, events
 from vllm_fsm.core.snapshot import Secret, Target
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_fsm.adapters.answers import generated, listed_model, steps
+from vllm_fsm.adapters.probes.answers import generated, listed_model, steps
 
 TOKENS = b'vllm:generation_tokens_total{engine="0",model_name="m"} '
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vllm_fsm.adapters import ldconfig
+from vllm_fsm.adapters.process import ldconfig
 
 ROOT_ON_DISK = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n23 22 0:5 / /dev rw - overlay none rw\n"
 ROOT_ON_OVERLAY = "22 1 0:52 / / rw,relatime - overlay overlay rw,lowerdir=/a:/b\n"

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from vllm_fsm.adapters import listeners
-from vllm_fsm.adapters.listeners import Listener, Ownership, listening, parse_table, survey
+from vllm_fsm.adapters.probes import listeners
+from vllm_fsm.adapters.probes.listeners import Listener, Ownership, listening, parse_table, survey
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 TAIL = "00000000:00000000 00:00000000 00000000  1000        0 {inode} 1 0000000017f42056 100 0 0 10 0"

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from vllm_fsm.adapters import marks, procfs
-from vllm_fsm.adapters.marks import Mark
+from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.process import marks
+from vllm_fsm.adapters.process.marks import Mark
 
 
 def mark(tmpdir: str = "/run/vllm-fsm/t/1-abc") -> Mark:

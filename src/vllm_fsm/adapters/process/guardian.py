@@ -13,10 +13,10 @@ import sys
 import time
 
 if __name__ == "__main__":  # -I leaves our package out of sys.path, -S leaves everything else out
-    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", "..")))
 
-from vllm_fsm.adapters.marks import Mark
-from vllm_fsm.adapters.purge import Purge
+from vllm_fsm.adapters.process.marks import Mark
+from vllm_fsm.adapters.process.purge import Purge
 
 SHORTEST, LONGEST = 0.002, 0.25
 """Seconds between two looks at a session that is being killed."""

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from vllm_fsm.adapters import shim
+from vllm_fsm.adapters.process import shim
 
 GO = b"g"
 

@@ -9,8 +9,8 @@ import os
 import subprocess
 from collections.abc import Mapping
 
-from vllm_fsm.adapters import pidfd
 from vllm_fsm.adapters.ports import Log
+from vllm_fsm.adapters.process import pidfd
 
 COMMAND = "/sbin/ldconfig"
 LIMIT = 20.0

@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import Iterable
 
-from vllm_fsm.adapters import marks
-from vllm_fsm.adapters.marks import Mark
-from vllm_fsm.adapters.pauses import pauses
 from vllm_fsm.adapters.ports import Log
-from vllm_fsm.adapters.purge import Purge
-from vllm_fsm.adapters.scratch import Scratch
+from vllm_fsm.adapters.process import marks
+from vllm_fsm.adapters.process.marks import Mark
+from vllm_fsm.adapters.process.pauses import pauses
+from vllm_fsm.adapters.process.purge import Purge
+from vllm_fsm.adapters.process.scratch import Scratch
 
 LIMIT = 10.0
 """Seconds to wait for the end of killed processes; what hangs in the kernel for longer keeps its mark."""

@@ -12,17 +12,17 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 
 from vllm_fsm import diagnosis, engine_command
-from vllm_fsm.adapters import launch, ldconfig, marks, recovery
-from vllm_fsm.adapters.attempt import Attempt
-from vllm_fsm.adapters.leash import Leash
-from vllm_fsm.adapters.marks import Mark
-from vllm_fsm.adapters.memory_return import FreeMemory, MemoryReturn
-from vllm_fsm.adapters.output import Output
-from vllm_fsm.adapters.pauses import pauses
 from vllm_fsm.adapters.ports import Clock, Log, Post
-from vllm_fsm.adapters.purge import Purge
-from vllm_fsm.adapters.reaper import Reaper
-from vllm_fsm.adapters.scratch import Scratch
+from vllm_fsm.adapters.process import launch, ldconfig, marks, recovery
+from vllm_fsm.adapters.process.attempt import Attempt
+from vllm_fsm.adapters.process.leash import Leash
+from vllm_fsm.adapters.process.marks import Mark
+from vllm_fsm.adapters.process.memory_return import FreeMemory, MemoryReturn
+from vllm_fsm.adapters.process.output import Output
+from vllm_fsm.adapters.process.pauses import pauses
+from vllm_fsm.adapters.process.purge import Purge
+from vllm_fsm.adapters.process.reaper import Reaper
+from vllm_fsm.adapters.process.scratch import Scratch
 from vllm_fsm.core import effects, events
 from vllm_fsm.core.snapshot import Finding, Target
 

@@ -6,17 +6,17 @@ import asyncio
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from vllm_fsm.adapters import http
-from vllm_fsm.adapters.engine_api import SIGHTINGS, port_taken
-from vllm_fsm.adapters.listeners import Ownership
+from vllm_fsm.adapters.probes import http
+from vllm_fsm.adapters.probes.api import SIGHTINGS, port_taken
+from vllm_fsm.adapters.probes.listeners import Ownership
 from vllm_fsm.core.events import EngineDead, EngineStepped, EngineStuck, PortTaken
 from vllm_fsm.core.snapshot import Finding
 
 if TYPE_CHECKING:
-    from vllm_fsm.adapters.answers import Steps
-    from vllm_fsm.adapters.engine_api import EngineApi
-    from vllm_fsm.adapters.pace import Pace
     from vllm_fsm.adapters.ports import Clock, Log, Post
+    from vllm_fsm.adapters.probes.answers import Steps
+    from vllm_fsm.adapters.probes.api import EngineApi
+    from vllm_fsm.adapters.probes.pace import Pace
 
 
 class _Canary(Enum):

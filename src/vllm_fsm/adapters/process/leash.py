@@ -5,9 +5,9 @@ import os
 import subprocess
 import sys
 
-from vllm_fsm.adapters import guardian, pidfd
-from vllm_fsm.adapters.marks import Mark
 from vllm_fsm.adapters.ports import Clock, Log
+from vllm_fsm.adapters.process import guardian, pidfd
+from vllm_fsm.adapters.process.marks import Mark
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a guardian is replaced: the first at once, then doubled until one lives for LONGEST_PAUSE."""

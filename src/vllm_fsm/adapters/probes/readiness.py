@@ -6,18 +6,18 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from vllm_fsm.adapters import answers, http
-from vllm_fsm.adapters.engine_api import SIGHTINGS, port_taken
-from vllm_fsm.adapters.listeners import Ownership
+from vllm_fsm.adapters.probes import answers, http
+from vllm_fsm.adapters.probes.api import SIGHTINGS, port_taken
+from vllm_fsm.adapters.probes.listeners import Ownership
 from vllm_fsm.arguments import served_names
 from vllm_fsm.core.events import PortTaken, ProbePassed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from vllm_fsm.adapters.engine_api import EngineApi
-    from vllm_fsm.adapters.pace import Pace
     from vllm_fsm.adapters.ports import Clock, Log, Post
+    from vllm_fsm.adapters.probes.api import EngineApi
+    from vllm_fsm.adapters.probes.pace import Pace
     from vllm_fsm.core.effects import StartProbes
 
 T = TypeVar("T")

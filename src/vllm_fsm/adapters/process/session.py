@@ -13,7 +13,7 @@ since its start may trust the number until somebody else leads it; whoever comes
 import os
 
 from vllm_fsm.adapters import procfs
-from vllm_fsm.adapters.marks import Mark
+from vllm_fsm.adapters.process.marks import Mark
 from vllm_fsm.adapters.procfs import Process
 
 

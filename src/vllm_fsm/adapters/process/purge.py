@@ -7,8 +7,9 @@ semaphores and shared memory that they made. Some of these nobody maps any more,
 import signal
 import time
 
-from vllm_fsm.adapters import procfs, segments, session
-from vllm_fsm.adapters.marks import Mark
+from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.process import segments, session
+from vllm_fsm.adapters.process.marks import Mark
 from vllm_fsm.adapters.procfs import Process
 
 TRACKER = b"multiprocessing.resource_tracker"

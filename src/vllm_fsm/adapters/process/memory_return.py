@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from vllm_fsm.adapters.pauses import pauses
 from vllm_fsm.adapters.ports import Clock, Log
+from vllm_fsm.adapters.process.pauses import pauses
 
 FreeMemory = Callable[[], Awaitable[int | None]]
 """Free GPU memory in bytes, None where it cannot be known."""

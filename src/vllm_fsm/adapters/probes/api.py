@@ -6,8 +6,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Final
 
-from vllm_fsm.adapters import answers, http
-from vllm_fsm.adapters.listeners import Listener, Ownership, Survey, listening, survey
+from vllm_fsm.adapters.probes import answers, http
+from vllm_fsm.adapters.probes.listeners import Listener, Ownership, Survey, listening, survey
 from vllm_fsm.core.snapshot import Finding
 
 if TYPE_CHECKING:

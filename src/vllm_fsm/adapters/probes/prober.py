@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from vllm_fsm.adapters.engine_api import EngineApi, port_taken
-from vllm_fsm.adapters.listeners import listening, survey
-from vllm_fsm.adapters.liveness import Liveness
-from vllm_fsm.adapters.pace import Pace
-from vllm_fsm.adapters.readiness import Readiness
+from vllm_fsm.adapters.probes.api import EngineApi, port_taken
+from vllm_fsm.adapters.probes.listeners import listening, survey
+from vllm_fsm.adapters.probes.liveness import Liveness
+from vllm_fsm.adapters.probes.pace import Pace
+from vllm_fsm.adapters.probes.readiness import Readiness
 from vllm_fsm.core.events import EffectFailed, PortFree, PortTaken
 from vllm_fsm.core.snapshot import Finding
 

@@ -4,10 +4,10 @@ import asyncio
 import subprocess
 from collections.abc import Callable
 
-from vllm_fsm.adapters import pidfd
-from vllm_fsm.adapters.output import Output
+from vllm_fsm.adapters.process import pidfd
+from vllm_fsm.adapters.process.output import Output
+from vllm_fsm.adapters.process.purge import Purge
 from vllm_fsm.adapters.procfs import Process
-from vllm_fsm.adapters.purge import Purge
 
 
 class Attempt:
