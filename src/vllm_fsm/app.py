@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from vllm_fsm import health, journal
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.gpu_memory import GpuMemory
+from vllm_fsm.adapters.health_file import NAME as HEALTH
 from vllm_fsm.adapters.health_file import HealthFile
+from vllm_fsm.adapters.log_stream import LogStream
 from vllm_fsm.adapters.probes import listeners
 from vllm_fsm.adapters.probes.prober import Prober
 from vllm_fsm.adapters.process.engine import EngineProcess
@@ -63,6 +65,9 @@ async def run(
     """
     locks = _lock(config)
     try:
+        # What an earlier life of ours said last is not true any more. No file: the controller is starting.
+        with contextlib.suppress(OSError):
+            (config.run_dir / HEALTH).unlink()
         return await Controller(config, settings or {}, pace or {}).run()
     finally:
         for lock in locks:
@@ -117,7 +122,8 @@ class Controller:
         self.wall = Wall()
         self.redactor = Redactor()
         console = config.log_format == "console" or (config.log_format == "auto" and sys.stdout.isatty())
-        self.log = journal.logger(sys.stdout, self.redactor.scrub_value, self._now, console=console)
+        self.lines = LogStream(sys.stdout)
+        self.log = journal.logger(self.lines, self.redactor.scrub_value, self._now, console=console)
         decided_by = replace(config.settings(seed=os.getpid()), **settings)
         self.driver = Driver(Snapshot(settings=decided_by, since=self.clock()), self.clock, self.log)
         post = self.driver.post
@@ -191,6 +197,7 @@ class Controller:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
         self.log("stopped", code=code)
+        self.lines.close()
         return code
 
     def look(self) -> None:

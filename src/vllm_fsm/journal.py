@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, MutableMapping
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from vllm_fsm import health
 
@@ -19,14 +19,23 @@ if TYPE_CHECKING:
     from vllm_fsm.core.snapshot import Snapshot
 
 Fields = MutableMapping[str, Any]
+
+
+class Lines(Protocol):
+    """Takes finished lines."""
+
+    def msg(self, line: str) -> None:
+        """Take one line, without its end."""
+
+
 TRANSITION: Final = "transition"
 ENGINE_LINE: Final = "engine-output"
 ENGINE: Final = "engine"
 STARTED: Final = "engine-started"
 
 
-def logger(stream: IO[str], scrub: Callable[[Any], Any], stamp: Callable[[], str], *, console: bool) -> Log:
-    """Return the function that writes one line.
+def logger(lines: Lines, scrub: Callable[[Any], Any], stamp: Callable[[], str], *, console: bool) -> Log:
+    """Return the function that hands one line to `lines`, in any thread.
 
     `scrub` takes secrets out of any value; `stamp` returns the time of day, RFC 3339.
     """
@@ -39,17 +48,13 @@ def logger(stream: IO[str], scrub: Callable[[Any], Any], stamp: Callable[[], str
         return {"time": stamp(), "event": fields.pop("event"), **fields}
 
     bound = structlog.wrap_logger(
-        structlog.PrintLogger(stream),
+        lines,
         processors=[clean, stamped, _for_people if console else _json],
         wrapper_class=structlog.BoundLoggerBase,
     )
 
     def log(event: str, /, **fields: object) -> None:
-        try:
-            bound._proxy_to_logger("msg", event, **fields)
-        except (BrokenPipeError, ValueError, OSError):
-            # Nobody reads any more, or the disk below the log is full: serving matters more.
-            return
+        bound._proxy_to_logger("msg", event, **fields)
 
     return log
 

@@ -361,3 +361,10 @@ def test_the_health_file_beats(controller):
     path = controller.run_dir / "health.json"
     before = path.stat().st_mtime_ns
     wait_for(lambda: path.stat().st_mtime_ns > before, 8.0, "a heartbeat")
+
+
+def test_a_log_that_nobody_reads_stops_nothing(tmp_path):
+    with Controller(tmp_path, overrides=FAST, read=False) as controller:
+        controller.serve("tiny", RUDE_FLOOD=5_000_000).ready(1)
+        controller.serve("tiny", "--seed", "1").ready(2)
+        assert controller.stop() == 0

@@ -34,6 +34,7 @@ class Controller:
         environment: dict[str, str] | None = None,
         overrides: dict[str, Any] | None = None,
         prefix: Sequence[str] = (),
+        read: bool = True,
     ) -> None:
         self.data, self.public, self.run_dir = root / "data", root / "public", root / "run"
         for directory in (self.data, self.public):
@@ -43,6 +44,7 @@ class Controller:
         self.flags = flags
         self.environment = environment or {}
         self.overrides = overrides or {}
+        self.read_log = read
         self.prefix = tuple(prefix)
         """What starts the controller, such as `unshare`."""
         self.lines: list[dict[str, Any]] = []
@@ -75,6 +77,8 @@ class Controller:
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         with process.stdout:
+            if not self.read_log:
+                process.wait()
             for line in process.stdout:
                 now = time.monotonic()
                 self.raw.append(line)
