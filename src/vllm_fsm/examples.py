@@ -37,7 +37,7 @@ def snapshots() -> list[Snapshot]:
             active=None,
             download=Download.WAITING,
             progress=_HALF,
-            finding=Finding.of("DownloadFailed", error="connection reset"),
+            fetch_finding=Finding.of("DownloadFailed", error="connection reset"),
             timers=((DownloadRetryDue, 8.0),),
         ),
         _snapshot(Service.LOADING, engine=Engine.ALIVE),

@@ -5,15 +5,16 @@ The schema of `health.json` is `document`; `docs/health.md` explains each field.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
 from typing import Any, Final
 
 from vllm_fsm import messages
-from vllm_fsm.core.events import DownloadRetryDue, RestartDue
-from vllm_fsm.core.snapshot import Message, Progress, Snapshot, Target
+from vllm_fsm.core.events import DownloadRetryDue, NextDue, RestartDue, UnresponsiveDue
+from vllm_fsm.core.policy import PORT_TAKEN
+from vllm_fsm.core.snapshot import Finding, Message, Progress, Snapshot, Target
 from vllm_fsm.core.states import Download, Engine, Service
 
 SCHEMA: Final = 1
@@ -59,8 +60,8 @@ def document(snapshot: Snapshot, wall: Wall, boot_id: str) -> dict[str, Any]:
         "message": health.message,
         "messageId": first.id,
         "params": dict(first.params),
-        "parts": [_message(part) for part in health.parts],
-        "reason": snapshot.finding.reason if snapshot.finding else None,
+        "parts": listed(health.parts),
+        "reason": reason(snapshot),
         "since": timestamp(wall(snapshot.since)),
         "attempt": snapshot.epoch,
         "engine": snapshot.engine.value,
@@ -74,6 +75,17 @@ def document(snapshot: Snapshot, wall: Wall, boot_id: str) -> dict[str, Any]:
     }
 
 
+def cause(snapshot: Snapshot) -> Finding | None:
+    """What stands in the way of what is wanted, None if nothing does."""
+    return snapshot.finding or snapshot.fetch_finding or snapshot.next_problem
+
+
+def reason(snapshot: Snapshot) -> str | None:
+    """The stable word of the cause."""
+    found = cause(snapshot)
+    return found.reason if found else None
+
+
 def downloading(snapshot: Snapshot) -> bool:
     """Whether a download runs or waits for its next try."""
     return snapshot.download in (Download.RUNNING, Download.WAITING)
@@ -81,8 +93,13 @@ def downloading(snapshot: Snapshot) -> bool:
 
 def next_try(snapshot: Snapshot) -> float | None:
     """When something is tried again by itself, None if nothing has its time set."""
-    due = [at for at in (snapshot.due(RestartDue), snapshot.due(DownloadRetryDue)) if at is not None]
-    return min(due) if due else None
+    timers = (RestartDue, DownloadRetryDue, UnresponsiveDue, NextDue)
+    return min((at for at in map(snapshot.due, timers) if at is not None), default=None)
+
+
+def listed(parts: Iterable[Message]) -> list[dict[str, Any]]:
+    """Messages by id and parameters, for other languages."""
+    return [_message(part) for part in parts]
 
 
 def timestamp(moment: datetime) -> str:
@@ -100,8 +117,8 @@ def _no_model(snapshot: Snapshot, _wall: Wall) -> list[Message]:
 def _downloading(snapshot: Snapshot, wall: Wall) -> list[Message]:
     parts = []
     due = snapshot.due(DownloadRetryDue)
-    if due is not None and snapshot.finding is not None:
-        parts += [snapshot.finding.message, Message.of("NextTry", time=_clock(wall, due))]
+    if due is not None and snapshot.fetch_finding is not None:
+        parts += [snapshot.fetch_finding.message, Message.of("NextTry", time=_clock(wall, due))]
     target = snapshot.target
     parts.append(_progress("Downloading", snapshot.progress, target.model if target else ""))
     parts.append(Message.of("Loading"))
@@ -142,7 +159,8 @@ def _failed(snapshot: Snapshot, wall: Wall) -> list[Message]:
     assert finding is not None
     parts = [finding.message]
     due = snapshot.due(RestartDue)
-    if due is not None and due - snapshot.since > snapshot.settings.port_retry:
+    # A port is looked at every few seconds: its sentence says so, and a time would change as often.
+    if due is not None and finding.reason != PORT_TAKEN:
         parts.append(Message.of("NextTry", time=_clock(wall, due)))
     return [*parts, *snapshot.warnings]
 

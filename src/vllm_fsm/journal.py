@@ -69,17 +69,20 @@ def transition(log: Log, wall: health.Wall) -> Callable[[Snapshot, Event, Snapsh
             if after.engine is not before.engine:
                 log(ENGINE, **{"from": before.engine.value, "to": after.engine.value}, attempt=after.epoch)
             return None
-        finding = after.finding or after.next_problem
+        report = health.report(after, wall)
+        found = health.cause(after)
         fields = {
             "trigger": type(event).__name__,
             "from": before.state.value,
             "to": after.state.value,
-            "reason": finding.reason if finding else None,
-            "message": health.report(after, wall).message,
+            "reason": found.reason if found else None,
+            "message": report.message,
             "lasted": round(event.at - before.since, 3),
             "attempt": after.epoch,
             "engine": after.engine.value,
             "pid": after.pid,
+            "parts": health.listed(report.parts),
+            "evidence": found.evidence if found else "",
         }
         log(TRANSITION, **fields)
         return fields

@@ -81,6 +81,7 @@ def test_every_transition_is_one_line_with_all_its_fields(controller):
     line = controller.says("transition", to="Ready")
     assert list(line) == [
         "time", "event", "trigger", "from", "to", "reason", "message", "lasted", "attempt", "engine", "pid",
+        "parts", "evidence",
     ]  # fmt: skip
     assert (line["trigger"], line["from"], line["attempt"], line["engine"]) == ("ProbePassed", "Loading", 1, "Alive")
 

@@ -37,6 +37,7 @@ class Process:
 
     epoch: int
     target: Target
+    executed: bool = False
     leader: bool = True
     """The leader lives."""
     session: bool = True
@@ -57,6 +58,7 @@ class Faults:
     """How rude the world is: probabilities."""
 
     refuse_start: float = 0.05
+    hang_start: float = 0.05
     exit_early: float = 0.15
     permanent: float = 0.2
     never_listen: float = 0.05
@@ -265,7 +267,8 @@ class World:
         process = self.processes[0]
         if r() < self.faults.deaf:
             process.deaf = self.random.choice([1, 1, 99])
-        self.schedule(0.02, ev.EngineStarted(0.0, effect.epoch, 1000 + effect.epoch))
+        execution = 600.0 if r() < self.faults.hang_start else 0.02
+        self.schedule(execution, ev.EngineStarted(0.0, effect.epoch, 1000 + effect.epoch))
 
     def start_probes(self, effect: fx.StartProbes) -> None:
         process = self.process(effect.epoch)
@@ -316,7 +319,10 @@ class World:
         process = self.process(effect.epoch)
         if process is None:
             return
-        if process.leader:
+        if not process.executed:
+            self.processes.remove(process)
+            self.schedule(0.01, ev.StartFailed(0.0, effect.epoch, TRANSIENT))
+        elif process.leader:
             self.schedule(0.01, ev.EngineExited(0.0, effect.epoch, -9, TRANSIENT))
 
     def confirm(self, effect: fx.ConfirmVacancy) -> None:
@@ -382,7 +388,11 @@ class World:
         """Whether the event can still happen in this world, and what it does to it."""
         if isinstance(event, ev.EngineEvent):
             process = self.process(event.epoch)
-            if isinstance(event, ev.EngineExited):
+            if isinstance(event, ev.EngineStarted):
+                if process is None:
+                    return False
+                process.executed = True
+            elif isinstance(event, ev.EngineExited):
                 if process is None or not process.leader:
                     return False
                 process.leader = process.listens = False

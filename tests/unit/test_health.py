@@ -117,8 +117,15 @@ def test_a_phase_is_shown_while_loading():
     assert shown(story)[1] == f"{LOADING} The last engine is being stopped."
 
 
+def test_a_crash_beside_a_waiting_download_says_what_waits():
+    story = Story().swapping().happens(ev.DownloadFailed, HUB_DOWN).happens(ev.EngineExited, 1, CRASH)
+    assert shown(story)[1].startswith("The model could not be downloaded (timed out). Check the network. Next try at")
+
+
 def test_a_taken_port_names_no_time_that_would_change_every_5_seconds():
     story = Story().wants(target()).happens(ev.WeightsComplete).happens(ev.StartFailed, TAKEN)
+    for _ in range(3):
+        story.fires(ev.RestartDue).happens(ev.PortTaken, TAKEN)
     assert shown(story) == (
         "failure",
         "Port 8000 is in use by nginx (pid 7). End that program; the engine then starts by itself within seconds.",

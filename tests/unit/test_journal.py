@@ -64,6 +64,8 @@ def test_a_transition_is_a_line_with_its_fields():
         "attempt": 1,
         "engine": "Alive",
         "pid": 77,
+        "parts": [{"id": "Ready", "params": {}}],
+        "evidence": "",
     }
     assert json.loads(stream.getvalue())["event"] == "transition"
 

@@ -206,7 +206,8 @@ def test_a_change_while_a_start_fails_begins_the_next():
 def test_an_engine_that_ends_after_ready_is_restarted_at_once_even_with_code_0():
     story = Story().ready().wait(30).happens(ev.EngineExited, 0, CRASH)
     assert story.state == "Loading"
-    assert story.does(fx.KillSession)
+    assert story.does(fx.ConfirmVacancy)
+    assert not story.does(fx.StartEngine)
     assert story.happens(ev.EngineVacated).does(fx.StartEngine)
 
 
@@ -417,6 +418,60 @@ def test_what_serves_goes_on_when_the_next_cannot_be_had():
     assert story.snapshot.next_problem is None
 
 
+def test_the_next_model_is_looked_for_again_while_the_earlier_one_serves():
+    story = Story().swapping()
+    for _ in range(10):
+        story.happens(ev.DownloadFailed, HUB_DOWN)
+        if story.snapshot.due(ev.DownloadRetryDue):
+            story.fires(ev.DownloadRetryDue)
+    assert story.snapshot.next_problem == HUB_DOWN
+    story.fires(ev.NextDue)
+    assert story.state == "Ready"
+    assert story.does(fx.CheckWeights)
+    assert story.wants(target()).snapshot.timers == ()
+
+
+def test_the_next_model_is_looked_for_again_while_the_earlier_one_is_restarted():
+    story = Story().swapping()
+    for _ in range(10):
+        story.happens(ev.DownloadFailed, HUB_DOWN)
+        if story.snapshot.due(ev.DownloadRetryDue):
+            story.fires(ev.DownloadRetryDue)
+    story.crashes()
+    assert story.state == "Loading"
+    assert story.fires(ev.NextDue).does(fx.CheckWeights)
+    story.happens(ev.EngineStarted, 78).crashes(WRONG)
+    assert story.state == "Failed"
+    assert story.happens(ev.WeightsComplete).the(fx.StartEngine).target == target("org/two")
+
+
+def test_a_failed_attempt_says_nothing_about_the_engine():
+    story = Story().swapping().happens(ev.PortTaken, TAKEN).happens(ev.EngineExited, 0, CRASH)
+    story.happens(ev.EngineVacated).fires(ev.RestartDue).happens(ev.DownloadFailed, HUB_DOWN)
+    assert story.snapshot.finding == TAKEN
+    assert story.snapshot.fetch_finding == HUB_DOWN
+    assert story.happens(ev.PortFree).does(fx.StartEngine)
+
+
+def test_the_port_is_not_looked_at_while_our_own_engine_may_hold_it():
+    for story in (Story().ready(), Story().swapping()):
+        story.happens(ev.PortTaken, TAKEN).fires(ev.RestartDue)
+        assert story.effects == (fx.ArmTimer(ev.RestartDue, story.now + 5.0),)
+
+
+def test_an_immediate_swap_waits_for_no_restart_either():
+    story = Story(swap_after_download=False).ready().wants(target("--oops", problem=WRONG)).crashes()
+    assert story.state == "Loading"
+    assert story.wants(target("org/two")).snapshot.active is None
+
+
+def test_a_second_unusable_edit_spares_the_engine_as_the_first_did():
+    story = Story().ready().wants(target("--oops", problem=WRONG)).crashes()
+    story.wants(target("--worse", problem=WRONG))
+    assert story.state == "Loading"
+    assert story.happens(ev.EngineStarted, 78).happens(ev.ProbePassed).state == "Ready"
+
+
 def test_a_waiting_download_of_the_next_model_can_be_hurried():
     story = Story().swapping().happens(ev.DownloadFailed, HUB_DOWN)
     assert story.state == "Ready"
@@ -500,8 +555,23 @@ def test_asked_twice_it_waits_no_longer():
 
 def test_asked_twice_while_the_engine_is_being_executed():
     story = Story().wants(target()).happens(ev.WeightsComplete).happens(ev.StopRequested).happens(ev.StopRequested)
-    assert not story.does(fx.KillSession)
+    assert story.does(fx.KillSession)
     assert story.happens(ev.EngineStarted, 77).does(fx.KillSession)
+
+
+def test_a_stop_gives_up_an_execution_that_hangs():
+    story = Story().wants(target()).happens(ev.WeightsComplete).happens(ev.StopRequested)
+    assert story.does(fx.KillSession)
+    assert story.happens(ev.StartFailed, CRASH).does(fx.Exit)
+
+
+def test_a_stop_waits_for_no_gpu_memory():
+    story = Story().ready().happens(ev.StopRequested).happens(ev.EngineExited, 0, CRASH)
+    assert story.the(fx.ConfirmVacancy).memory_wait == 0.0
+    waiting = Story().ready().wants(None).happens(ev.EngineExited, 0, CRASH)
+    assert waiting.the(fx.ConfirmVacancy).memory_wait == 15.0
+    waiting.happens(ev.StopRequested).happens(ev.StopRequested)
+    assert waiting.the(fx.ConfirmVacancy).memory_wait == 0.0
 
 
 def test_asked_twice_after_the_selection_was_cleared():

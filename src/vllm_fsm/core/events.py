@@ -207,6 +207,11 @@ class RestartDue(Timer):
 
 
 @dataclass(frozen=True, slots=True)
+class NextDue(Timer):
+    """The weights of the next model are looked for again, while an earlier one runs."""
+
+
+@dataclass(frozen=True, slots=True)
 class UnresponsiveDue(Timer):
     """An unresponsive engine had its last chance to answer."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllm_fsm.core import policy
-from vllm_fsm.core.events import RestartDue
+from vllm_fsm.core.events import GraceExpired, RestartDue
 from vllm_fsm.core.states import Download, Engine
 
 if TYPE_CHECKING:
@@ -99,6 +99,12 @@ def executed(turn: Turn) -> bool:
     return turn.snapshot.pid is not None
 
 
+def leader_gone(turn: Turn) -> bool:
+    """The leader of the stopping engine is reaped: no rung of the stop ladder is ahead."""
+    snapshot = turn.snapshot
+    return snapshot.pid is not None and snapshot.due(GraceExpired) is None
+
+
 def proven(turn: Turn) -> bool:
     """The engine is ready."""
     return turn.snapshot.proven
@@ -118,6 +124,16 @@ def has_active(turn: Turn) -> bool:
 def active_goes_on(turn: Turn) -> bool:
     """Besides the chosen model, an earlier one runs or will be tried again."""
     return turn.snapshot.pending and not turn.snapshot.failed
+
+
+def earlier_goes_on(turn: Turn) -> bool:
+    """An earlier model runs or will be tried again, and the setting lets it serve until the next one is there."""
+    return active_goes_on(turn) and not swap_at_once(turn)
+
+
+def unusable_but_active(turn: Turn) -> bool:
+    """The arguments must not be started, and an earlier model runs or will be tried again."""
+    return unusable(turn) and active_goes_on(turn)
 
 
 # --- about failures ----------------------------------------------------------------------------------------------
@@ -145,6 +161,11 @@ def port_was_taken(turn: Turn) -> bool:
     """Somebody else held the port when last looked at."""
     finding = turn.snapshot.finding
     return has_active(turn) and finding is not None and finding.reason == policy.PORT_TAKEN
+
+
+def port_still_ours(turn: Turn) -> bool:
+    """The port was taken, and something of our last engine is left, which may be what holds it."""
+    return port_was_taken(turn) and turn.snapshot.engine is not Engine.ABSENT
 
 
 def first_strike(turn: Turn) -> bool:

@@ -46,6 +46,8 @@ def follow(turn: Turn) -> None:
     assert old is not None
     same = old.same_but_key(target)
     turn.set(target=target)
+    if not same:
+        turn.cancel(events.NextDue)
     active = turn.snapshot.active
     if active is not None and active.key != target.key:
         turn.cancel(events.RestartDue)
@@ -71,19 +73,21 @@ def rekey(turn: Turn) -> None:
 
 def revert(turn: Turn) -> None:
     """The files ask again for what is active: forget the other."""
+    turn.cancel(events.NextDue)
     turn.set(target=turn.event.target, next_problem=None)
     turn.tell(Command.CANCEL)
 
 
 def fetch_again(turn: Turn) -> None:
-    """Try once more to get the weights of the chosen model while another one serves."""
+    """Try once more to get the weights of the chosen model while another one runs."""
+    turn.cancel(events.NextDue)
     turn.set(next_problem=None)
     turn.tell(Command.CHECK)
 
 
 def adopt(turn: Turn) -> None:
     """The target can start: it takes the engine over."""
-    turn.cancel(events.RestartDue)
+    turn.cancel(events.RestartDue, events.NextDue)
     turn.set(active=turn.snapshot.target, failed=False, finding=None, next_problem=None, crashes=(), resting=False)
     turn.tell(Command.STOP, Command.START)
 
@@ -189,6 +193,11 @@ def yield_port(turn: Turn) -> None:
 def wait_for_port(turn: Turn) -> None:
     """Look at the taken port again in a while."""
     turn.set(failed=True, finding=turn.event.finding)
+    look_later(turn)
+
+
+def look_later(turn: Turn) -> None:
+    """Look at the port again in a while."""
     turn.arm(events.RestartDue, turn.snapshot.settings.port_retry)
 
 
@@ -198,8 +207,11 @@ def look_at_port(turn: Turn) -> None:
 
 
 def note_download_problem(turn: Turn) -> None:
-    """The weights of the next model cannot be had; an earlier model goes on."""
-    turn.set(next_problem=turn.event.finding)
+    """The weights of the next model cannot be had; an earlier model goes on, and they are looked for again later."""
+    finding = turn.event.finding
+    turn.set(next_problem=finding)
+    if not finding.permanent:
+        turn.arm(events.NextDue, turn.snapshot.settings.slow_retry)
 
 
 def give_up_download(turn: Turn) -> None:
@@ -211,13 +223,8 @@ def give_up_download(turn: Turn) -> None:
         turn.arm(events.RestartDue, turn.snapshot.settings.slow_retry)
 
 
-def note_finding(turn: Turn) -> None:
-    """Remember why the last attempt failed."""
-    turn.set(finding=turn.event.finding)
-
-
 def _drop_active(turn: Turn) -> None:
-    turn.cancel(events.RestartDue)
+    turn.cancel(events.RestartDue, events.NextDue)
     turn.set(active=None, crashes=(), resting=False)
 
 
@@ -290,8 +297,9 @@ def terminate(turn: Turn) -> None:
 
 
 def abandon(turn: Turn) -> None:
-    """The engine is being executed: what becomes of it is ended as soon as it is known."""
+    """The engine is being executed: give that up; what becomes of it all the same is ended as soon as it is known."""
     _leave(turn)
+    turn.emit(effects.KillSession(turn.snapshot.epoch))
 
 
 def nudge(turn: Turn) -> None:
@@ -314,12 +322,10 @@ def end_unwanted(turn: Turn) -> None:
 
 
 def vacate(turn: Turn) -> None:
-    """The leader is reaped: end what it left behind and see that nothing stays."""
+    """The leader is reaped: see that nothing of it stays."""
     _leave(turn)
     turn.cancel(events.NudgeDue, events.GraceExpired)
-    epoch = turn.snapshot.epoch
-    turn.emit(effects.KillSession(epoch))
-    turn.emit(effects.ConfirmVacancy(epoch, turn.snapshot.settings.memory_wait))
+    confirm(turn)
 
 
 def repeat(turn: Turn) -> None:
@@ -327,9 +333,11 @@ def repeat(turn: Turn) -> None:
     turn.arm(events.RepeatDue, turn.snapshot.settings.repeat_after)
 
 
-def confirm_again(turn: Turn) -> None:
-    """Look once more whether anything of the engine is left."""
-    turn.emit(effects.ConfirmVacancy(turn.snapshot.epoch, turn.snapshot.settings.memory_wait))
+def confirm(turn: Turn) -> None:
+    """See that nothing of the engine is left; GPU memory matters only to a next start."""
+    snapshot = turn.snapshot
+    wait = 0.0 if snapshot.stopping else snapshot.settings.memory_wait
+    turn.emit(effects.ConfirmVacancy(snapshot.epoch, wait))
 
 
 def forget_engine(turn: Turn) -> None:
@@ -378,7 +386,7 @@ def wait_for_next_attempt(turn: Turn) -> None:
     """Try again after a growing, jittered delay."""
     tries = 0 if turn.event.moved else turn.snapshot.fetch_tries + 1
     delay = policy.download_delay(turn.snapshot, turn.event.retry_after)
-    turn.set(fetch_tries=tries)
+    turn.set(fetch_tries=tries, fetch_finding=turn.event.finding)
     turn.arm(events.DownloadRetryDue, delay)
 
 
@@ -390,10 +398,10 @@ def end_fetch(turn: Turn) -> None:
 def finish_fetch(turn: Turn) -> None:
     """The check or the download ended by itself."""
     turn.cancel(events.DownloadRetryDue)
-    turn.set(progress=None)
+    turn.set(progress=None, fetch_finding=None)
 
 
 def _end_fetch(turn: Turn) -> None:
     turn.cancel(events.DownloadRetryDue)
     turn.emit(effects.CancelDownload(turn.snapshot.fetch))
-    turn.set(fetch=turn.snapshot.fetch + 1, progress=None)
+    turn.set(fetch=turn.snapshot.fetch + 1, progress=None, fetch_finding=None)

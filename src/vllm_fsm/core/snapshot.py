@@ -166,13 +166,15 @@ class Snapshot:
     fetch_tries: int = 0
     progress: Progress | None = None
     next_problem: Finding | None = None
-    """Why the target's weights cannot be had while another model serves."""
+    """Why the target cannot be served: its weights cannot be had, or its arguments not be started."""
+    fetch_finding: Finding | None = None
+    """Why the latest attempt to fetch weights failed; the engine's own failures are in `finding`."""
     failed: bool = False
     """Nothing more is tried for the active engine at present; `finding` says why."""
     resting: bool = False
     """The restart intensity was exceeded: only slow retries until the engine has been ready for long."""
     finding: Finding | None = None
-    """The latest failure of this target."""
+    """The latest failure of the engine, or what keeps the target from being started."""
     crashes: tuple[float, ...] = ()
     """Times of the failures that count towards the restart intensity."""
     timers: tuple[tuple[type[Timer], float], ...] = ()
