@@ -89,7 +89,7 @@ class Requests:
         except OSError as error:
             if not self._stuck:
                 self._stuck = True
-                self._log("request_stuck", file=self.path, detail=os.strerror(error.errno or 0))
+                self._log("request-stuck", file=self.path, detail=os.strerror(error.errno or 0))
             return None
         self._stuck = False
         return request
@@ -99,11 +99,11 @@ class Requests:
             case Good({"schema": 1, "request": str(kind), "at": str(at)}):
                 if kind in (known.value for known in Kind):
                     return Request(Kind(kind), at[:64])
-                self._log("request_unknown", file=self.path, request=kind[:64])
+                self._log("request-unknown", file=self.path, request=kind[:64])
             case Good():
-                self._log("request_unknown", file=self.path, detail=f"not a request of schema {SCHEMA}")
+                self._log("request-unknown", file=self.path, detail=f"not a request of schema {SCHEMA}")
             case Broken(message) | Empty(message):
-                self._log("request_broken", file=self.path, problem=message.id, params=dict(message.params))
+                self._log("request-broken", file=self.path, problem=message.id, params=dict(message.params))
             case Missing():
                 pass
         return None

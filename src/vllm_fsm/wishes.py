@@ -221,7 +221,7 @@ class Wishes:
             return True
         if key is None:
             return False
-        self._log("key_created", file=path, why=why)
+        self._log("key-created", file=path, why=why)
         self._use(key)
         self._credentials_file.forget()
         return True
@@ -234,7 +234,7 @@ class Wishes:
         except Refused as refusal:
             self._refuse(refusal.message)
             return False
-        self._log("key_created", file=path, why=sentence(problem), aside=aside)
+        self._log("key-created", file=path, why=sentence(problem), aside=aside)
         self._use(key)
         self._credentials_file.forget()
         self._replaced = Message.of("CredentialsReplaced", file=path, aside=aside)
@@ -272,5 +272,5 @@ class Wishes:
                 self._log("warning", id=message.id, params=dict(message.params), **text)
         for message in self._said:
             if message not in warnings:
-                self._log("warning_over", id=message.id, params=dict(message.params))
+                self._log("warning-over", id=message.id, params=dict(message.params))
         self._said = warnings

@@ -146,7 +146,7 @@ def test_an_unreadable_credentials_file(place: Path) -> None:
     assert warned == ["FileUnreadable"]
     assert len(fresh) == 22
     assert said == ["CredentialsReplaced"]
-    assert log == ["warning", "key_created", "warning"]
+    assert log == ["warning", "key-created", "warning"]
     assert json.loads((place / "credentials.json").read_text()) == {"apiKey": fresh}
     names = sorted(file.name for file in place.iterdir())
     assert len(names) == 3

@@ -58,7 +58,7 @@ def test_what_is_not_understood_is_removed_and_logged(world: World, text: str) -
     world.path.write_text(text)
     assert world.take() is None
     assert not world.path.exists()
-    assert [event for event, _ in world.lines] == ["request_unknown"]
+    assert [event for event, _ in world.lines] == ["request-unknown"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "x" * 70_000])
@@ -70,7 +70,7 @@ def test_a_broken_request_gets_its_moment(world: World, text: str) -> None:
     assert world.path.exists()
     assert world.take(0.01) is None
     assert not world.path.exists()
-    assert [event for event, _ in world.lines] == ["request_broken"]
+    assert [event for event, _ in world.lines] == ["request-broken"]
     assert world.requests.again is None
 
 
@@ -104,7 +104,7 @@ def test_what_is_no_file_is_removed(world: World, make: Callable[[Path], None]) 
     assert world.take() is None
     assert world.take(SETTLE) is None
     assert not os.path.lexists(world.path)
-    assert [event for event, _ in world.lines] == ["request_broken"]
+    assert [event for event, _ in world.lines] == ["request-broken"]
 
 
 def test_a_directory_is_named_once_and_left(world: World, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_directory_is_named_once_and_left(world: World, tmp_path: Path) -> Non
     for _ in range(4):
         assert world.take(SETTLE) is None
     assert world.path.is_dir()
-    assert [event for event, _ in world.lines] == ["request_stuck"]
+    assert [event for event, _ in world.lines] == ["request-stuck"]
     world.path.rmdir()
     write_request(tmp_path, Kind.RETRY, NOON)
     assert world.take() is not None

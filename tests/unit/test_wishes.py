@@ -183,7 +183,7 @@ def test_a_broken_store_counts_only_when_it_stays_broken(running: World) -> None
     good = running.look()
     assert target(good).model == "org/other"
     assert good.warnings == ()
-    assert [line["id"] for line in running.logged("warning_over")] == ["FileNotJson"]
+    assert [line["id"] for line in running.logged("warning-over")] == ["FileNotJson"]
 
 
 def test_a_half_written_store_that_is_completed_says_nothing(running: World) -> None:
@@ -269,7 +269,7 @@ def test_clearing_the_key_rotates_it_at_once(running: World, text: str) -> None:
     assert json.loads(running.credentials.read_text())["a"] == 1
     assert running.credentials.stat().st_mode & 0o777 == 0o644
     assert running.look() == wanted
-    assert len(running.logged("key_created")) == 1
+    assert len(running.logged("key-created")) == 1
 
 
 @pytest.mark.parametrize("clear", [Path.unlink, lambda path: path.write_text("")])
@@ -360,7 +360,7 @@ def test_somebody_faster_decides_the_first_key(world: World, monkeypatch: pytest
 
     monkeypatch.setattr(os, "link", late)
     assert target(world.look()).key.reveal() == "theirs"
-    assert world.logged("key_created") == []
+    assert world.logged("key-created") == []
 
 
 def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
