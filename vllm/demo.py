@@ -67,6 +67,7 @@ def prepare(root: Path, arguments: list[str]) -> None:
         "serveArgs": arguments,
         "serveEnv": [{"name": name, "value": value} for name, value in ENVIRONMENT.items()],
     }
+    store.touch(mode=0o600)
     store.write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from vllm_fsm import health, journal
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.gpu_memory import GpuMemory
+from vllm_fsm.adapters.health_file import HEARTBEAT, HealthFile
 from vllm_fsm.adapters.health_file import NAME as HEALTH
-from vllm_fsm.adapters.health_file import HealthFile
 from vllm_fsm.adapters.log_stream import LogStream
 from vllm_fsm.adapters.probes import listeners
 from vllm_fsm.adapters.probes.prober import Prober
 from vllm_fsm.adapters.process.engine import EngineProcess
 from vllm_fsm.adapters.timers import Timers
+from vllm_fsm.config import STATE
 from vllm_fsm.core import effects as fx
 from vllm_fsm.core import events as ev
 from vllm_fsm.core.snapshot import Snapshot, Target
@@ -36,7 +37,7 @@ from vllm_fsm.request import Requests
 from vllm_fsm.wishes import Wanted, Wishes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from vllm_fsm.adapters.watch import FileWatch
     from vllm_fsm.config import Config
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 BUG: Final = 70
 """Exit code after a failure of our own."""
 
-PROBED: Final = re.compile(r'INFO: +127\.0\.0\.1:\d+ - "GET /(?:health|metrics) HTTP/1\.1" 200 OK')
+PROBED: Final = r'INFO: +(?:127\.0\.0\.1|::1|{host}):\d+ - "GET /(?:health|metrics) HTTP/1\.1" 200 OK'
 """uvicorn's access line for a probe that went well: 17,000 a day that say nothing."""
 
 
@@ -68,17 +69,17 @@ async def run(
         # What an earlier life of ours said last is not true any more. No file: the controller is starting.
         with contextlib.suppress(OSError):
             (config.run_dir / HEALTH).unlink()
-        return await Controller(config, settings or {}, pace or {}).run()
+        return await Controller(config, locks, settings or {}, pace or {}).run()
     finally:
         for lock in locks:
             lock.release()
 
 
 def _lock(config: Config) -> list[DirectoryLock]:
-    """Take the run directory and the state directory, which may be the same."""
+    """Take the run directory, the state directory and the data directory, through our own below it; some may be one."""
     locks: list[DirectoryLock] = []
     seen = set()
-    for directory in (config.run_dir, config.state):
+    for directory in (config.run_dir, config.state, config.data / STATE):
         try:
             directory.mkdir(parents=True, exist_ok=True)
             identity = os.stat(directory).st_dev, os.stat(directory).st_ino
@@ -86,6 +87,8 @@ def _lock(config: Config) -> list[DirectoryLock]:
                 locks.append(DirectoryLock(directory))
             seen.add(identity)
         except OSError as error:
+            if directory not in (config.run_dir, config.state):
+                continue  # a read-only data volume, with a state directory elsewhere
             raise Unusable(f"{directory} cannot be used ({error.strerror}): name another directory") from error
     return locks
 
@@ -116,13 +119,17 @@ class Wall:
 class Controller:
     """One run: everything that lives as long as the process."""
 
-    def __init__(self, config: Config, settings: Mapping[str, Any], pace: Mapping[str, float]) -> None:
+    def __init__(
+        self, config: Config, locks: Sequence[DirectoryLock], settings: Mapping[str, Any], pace: Mapping[str, float]
+    ) -> None:
         self.config = config
+        self.locks = locks
         self.clock = time.monotonic
         self.wall = Wall()
         self.redactor = Redactor()
+        self.redactor.know_environment(os.environ.items())
         console = config.log_format == "console" or (config.log_format == "auto" and sys.stdout.isatty())
-        self.lines = LogStream(sys.stdout)
+        self.lines = LogStream(sys.stdout.fileno())
         self.log = journal.logger(self.lines, self.redactor.scrub_value, self._now, console=console)
         decided_by = replace(config.settings(seed=os.getpid()), **settings)
         self.driver = Driver(Snapshot(settings=decided_by, since=self.clock()), self.clock, self.log)
@@ -140,11 +147,12 @@ class Controller:
             data=config.data,
             run_dir=config.run_dir,
             state_dir=config.state,
-            port_holder=lambda: listeners.holder(config.port, config.host),
+            port_holder=lambda: listeners.occupant(config.port, config.host),
             free_memory=GpuMemory().free,
             redact=self.redactor.line,
         )
         self.prober = Prober(post=post, clock=self.clock, log=self.log, host=config.host, port=config.port, **pace)
+        self._probed = re.compile(PROBED.format(host=re.escape(config.host)))
         self.timers = Timers(post, self.clock)
         self.health = HealthFile(config.run_dir, self._health, self.log)
         self.history = History(config.state)
@@ -170,6 +178,7 @@ class Controller:
     async def run(self) -> int:
         """Supervise until asked to stop."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._loop_failed)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: self.driver.post(ev.StopRequested(self.clock())))
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
@@ -178,10 +187,11 @@ class Controller:
         try:
             await self.engine.recover()
             self.look()
+            self.driver.settle()  # the first thing to be read is what is wanted, not that nothing was known yet
             self.health.write()
-            self._spawn(self._beat())
+            self._spawn(self._beat)
             watch = self._watch()
-            self._spawn(watch.run())
+            self._spawn(watch.run)
             code = await self.driver.run()
         except Exception:
             self.log("bug", traceback=traceback.format_exc())
@@ -196,6 +206,8 @@ class Controller:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            if code != 0:
+                self.health.remove()  # whoever reads the file alone must not believe what it said last
         self.log("stopped", code=code)
         self.lines.close()
         return code
@@ -234,17 +246,41 @@ class Controller:
         return FileWatch(files, self.look, self.log, arrivals=(self.config.run_dir / REQUEST,))
 
     async def _beat(self) -> None:
-        await self.health.beat()
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            for lock in self.locks:
+                if not lock.intact:
+                    self.log("directory-taken-anew")
+                    lock.renew()
+            lost, self.lines.lost = self.lines.lost, 0
+            if lost:
+                self.log("log-lines-lost", count=lost)
+            self.health.beat()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.add(asyncio.get_running_loop().create_task(work))
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Keep `work` running: what fails in it is logged, and it begins anew."""
+
+        async def keep() -> None:
+            while True:
+                try:
+                    await work()
+                    return
+                except Exception as error:
+                    self.log("task-failed", task=work.__qualname__, error=repr(error))
+                    await asyncio.sleep(HEARTBEAT)
+
+        self._tasks.add(asyncio.get_running_loop().create_task(keep()))
+
+    def _loop_failed(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback of the loop raised: the log is the place to say so, redacted."""
+        self.log("callback-failed", message=context.get("message"), error=repr(context.get("exception")))
 
     def _leave_to_engine(self, effect: fx.CheckWeights) -> None:
         """The engine fetches by itself what its cache lacks: nothing is to be downloaded first."""
         self.driver.post(ev.WeightsComplete(self.clock(), effect.fetch))
 
     def _relay(self, line: str) -> None:
-        if not PROBED.fullmatch(line):
+        if not self._probed.fullmatch(line):
             self.log(journal.ENGINE_LINE, line=plain(line))
 
     def _learn(self, target: Target | None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from vllm_fsm import places
 from vllm_fsm.core.snapshot import Settings
 
 MODELS: Final = "models"
@@ -23,9 +24,9 @@ _SECONDS = {None: 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0
 class Config:
     """Everything that `vllm-fsm run` is told; times in seconds."""
 
-    data: Path = Path("/data")
-    public: Path = Path("/public")
-    run_dir: Path = Path("/run/vllm-fsm")
+    data: Path = Path(places.DATA)
+    public: Path = Path(places.PUBLIC)
+    run_dir: Path = Path(places.RUN_DIR)
     state_dir: Path | None = None
     engine: tuple[str, ...] = ("vllm",)
     host: str = "0.0.0.0"  # noqa: S104 - the service is meant for the network; the key guards it

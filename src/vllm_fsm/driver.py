@@ -1,8 +1,8 @@
 """The one reader of the inbox: event in, `step`, effects out. It decides nothing and waits for nobody.
 
 An effect is handed to the adapter that does it; what comes of it is posted back. An effect that cannot even be handed
-over comes back as the event that would end it. Observers are told of every step and may fail: a failing one is
-switched off and the loop goes on. A failure of `step` itself is a bug of ours: the caller ends the engine and exits.
+over comes back as the event that would end it. Observers are told of every step and may fail: that is logged once for
+each and the loop goes on. A failure of `step` itself is a bug of ours: the caller ends the engine and exits.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Driver:
         self.observers: list[Observer] = []
         self._clock = clock
         self._log = log
+        self._failing: set[Observer] = set()
         self._inbox: asyncio.Queue[ev.Event] = asyncio.Queue()
         self._exit: int | None = None
 
@@ -48,6 +49,11 @@ class Driver:
         while self._exit is None:
             self.take(await self._inbox.get())
         return self._exit
+
+    def settle(self) -> None:
+        """Take what is in the inbox by now."""
+        while self._exit is None and not self._inbox.empty():
+            self.take(self._inbox.get_nowait())
 
     def take(self, event: ev.Event) -> None:
         """Decide on one event and start what follows from it."""
@@ -70,12 +76,13 @@ class Driver:
                     self.post(ending)
 
     def _tell(self, before: Snapshot, event: ev.Event) -> None:
-        for observer in tuple(self.observers):
+        for observer in self.observers:
             try:
                 observer(before, event, self.snapshot)
             except Exception as error:
-                self.observers.remove(observer)
-                self._log("observer-failed", observer=repr(observer), error=repr(error))
+                if observer not in self._failing:
+                    self._failing.add(observer)
+                    self._log("observer-failed", observer=observer.__qualname__, error=repr(error))
 
 
 def failure(effect: fx.Effect, error: Exception, now: float) -> ev.Event | None:

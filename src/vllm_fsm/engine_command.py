@@ -6,13 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vllm_fsm.arguments import OWN_VARIABLES, RESERVED_VARIABLES
+from vllm_fsm.config import MODELS
 from vllm_fsm.core.snapshot import Target
 
-OURS = "VLLM_FSM_"
-"""Settings of the controller; no business of its children."""
-FIXED = frozenset({"VLLM_API_KEY", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TMPDIR"})
-"""Variables that neither our environment nor the store can set; HUGGINGFACE_HUB_CACHE is HF_HUB_CACHE's old name."""
-MODELS = "models"
 KERNELS = os.path.join("cache", "vllm")
 """Compiled kernels and graphs; may be deleted at any time."""
 
@@ -37,4 +34,5 @@ def environment(base: Mapping[str, str], target: Target, *, data: Path, tmpdir: 
 
 
 def _free(name: str) -> bool:
-    return not name.startswith(OURS) and name not in FIXED
+    """What the store may not set is not inherited from our own environment either."""
+    return not name.startswith(OWN_VARIABLES) and name not in RESERVED_VARIABLES

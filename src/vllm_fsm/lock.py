@@ -9,10 +9,12 @@ import errno
 import fcntl
 import os
 import struct
-from pathlib import Path
-from typing import Final
 
-NAME: Final = "lock"
+TYPE_CHECKING = False  # `vllm-fsm health` asks for the lock, and `typing` and `pathlib` would take a third of its time
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME = "lock"
 _FLOCK = struct.Struct("hhqqi4x")
 _WHOLE = (os.SEEK_SET, 0, 0, 0)
 
@@ -34,25 +36,47 @@ class DirectoryLock:
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._directory = directory
+        self._file = _take(directory)
+
+    @property
+    def intact(self) -> bool:
+        """Whether the lock file that others find is the one that is locked."""
         try:
-            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE))
-        except OSError as error:
-            os.close(self._file)
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise Held(directory) from None
-            raise
+            found = os.stat(self._directory / NAME)
+        except OSError:
+            return False
+        return os.path.samestat(found, os.fstat(self._file))
+
+    def renew(self) -> None:
+        """Take the directory anew after somebody removed it or its lock file. Raises as the class does."""
+        file = _take(self._directory)
+        os.close(self._file)
+        self._file = file
 
     def release(self) -> None:
         """Let go."""
         os.close(self._file)
 
 
-def held(directory: Path) -> bool:
+def _take(directory: Path) -> int:
+    """Make and lock the lock file; return its descriptor."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE))
+    except OSError as error:
+        os.close(file)
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise Held(directory) from None
+        raise
+    return file
+
+
+def held(directory: str | Path) -> bool:
     """Whether a controller holds `directory`."""
     try:
-        file = os.open(directory / NAME, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(os.path.join(directory, NAME), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:

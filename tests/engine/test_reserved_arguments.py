@@ -4,13 +4,11 @@ import json
 import os
 import random
 import subprocess
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from support.command_lines import FIXED, command_line, odd
+from support.real_vllm import python
 from vllm_fsm.arguments import COUNTS_OF_API_SERVERS, RESERVED_ARGUMENTS, effective, served_names
 
 SCRIPT = Path(__file__).parents[1] / "support" / "real_parser.py"
@@ -50,17 +48,9 @@ OVERRIDES = {
 }
 
 
-@cache
-def vllm_python() -> str:
-    home = os.environ.get("VLLM_FSM_TEST_VLLM")
-    if not home:
-        pytest.fail("VLLM_FSM_TEST_VLLM must name the virtual environment that has vLLM")
-    return str(Path(home) / "bin" / "python")
-
-
 def ask(lines: list[list[str]]) -> dict[str, Any]:
     done = subprocess.run(
-        [vllm_python(), str(SCRIPT)],
+        [*python(), str(SCRIPT)],
         input=json.dumps(lines),
         capture_output=True,
         text=True,

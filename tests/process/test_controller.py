@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from support.controller import Controller
 from support.wait import wait_for
-
+from vllm_fsm import lock
 from vllm_fsm.adapters import procfs
 
 FAST = {"settings": {"nudge_after": 0.2, "port_retry": 0.2, "restart_first": 0.1, "kill_again": 0.5}}
@@ -346,6 +347,20 @@ def test_a_second_controller_leaves_the_first_alone(controller, tmp_path):
     assert second.ends() == 3
     assert "another controller is running" in "".join(second.raw)
     assert controller.ready()["attempt"] == 1
+
+
+def test_one_data_directory_has_one_controller(controller, tmp_path):
+    controller.serve("tiny").ready()
+    second = Controller(tmp_path, "--state-dir", str(tmp_path / "state2"))
+    second.run_dir = tmp_path / "run2"
+    assert second.start().ends() == 3
+
+
+def test_a_run_directory_that_is_removed_comes_back(controller):
+    controller.serve("tiny").ready()
+    shutil.rmtree(controller.run_dir)
+    assert controller.ready()["attempt"] == 1
+    assert lock.held(controller.run_dir)
 
 
 def test_history_outlives_the_controller(controller, capsys):

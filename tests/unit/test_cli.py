@@ -11,6 +11,7 @@ from support.story import Story, target
 from vllm_fsm import health, history, lock, request
 from vllm_fsm.adapters.health_file import NAME
 from vllm_fsm.cli import main, status
+from vllm_fsm.cli.reading import boot_id
 from vllm_fsm.core import events as ev
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -29,7 +30,7 @@ def held(tmp_path):
 
 
 def put(directory, story):
-    (directory / NAME).write_text(json.dumps(health.document(story.snapshot, wall, "boot")))
+    (directory / NAME).write_text(json.dumps(health.document(story.snapshot, wall, boot_id())))
 
 
 def test_health_is_0_only_for_success(held, capsys):
@@ -62,6 +63,13 @@ def test_a_file_that_says_nothing(held, capsys, content, says):
         (held / NAME).write_text(content)
     assert main(["health", "--run-dir", str(held)]) == 1
     assert says in capsys.readouterr().out
+
+
+def test_a_file_of_an_earlier_boot_says_nothing(held, capsys):
+    document = health.document(Story().ready().snapshot, wall, "another")
+    (held / NAME).write_text(json.dumps(document))
+    assert main(["health", "--run-dir", str(held)]) == 1
+    assert "starting" in capsys.readouterr().out
 
 
 def shown(story, columns=100):

@@ -78,7 +78,7 @@ def test_failures_of_starts_and_fetches():
     assert failure(fx.StopProbes(3), OSError("x"), 5.0) is None
 
 
-def test_a_failing_observer_is_switched_off_and_the_loop_goes_on():
+def test_a_failing_observer_is_told_of_once_and_the_loop_goes_on():
     driver, _, said = make()
     seen = []
 

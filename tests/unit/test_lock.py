@@ -42,3 +42,26 @@ def test_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="Not a directory"):
         lock.DirectoryLock(tmp_path / "file" / "run")
+
+
+def test_a_directory_that_was_removed_is_taken_anew(tmp_path):
+    held = lock.DirectoryLock(tmp_path / "run")
+    assert held.intact
+    (tmp_path / "run" / lock.NAME).unlink()
+    (tmp_path / "run").rmdir()
+    assert not held.intact
+    held.renew()
+    assert held.intact
+    assert lock.held(tmp_path / "run")
+    held.release()
+
+
+def test_a_directory_that_somebody_else_took_meanwhile(tmp_path):
+    held = lock.DirectoryLock(tmp_path)
+    (tmp_path / lock.NAME).unlink()
+    other = lock.DirectoryLock(tmp_path)
+    assert not held.intact
+    with pytest.raises(lock.Held):
+        held.renew()
+    other.release()
+    held.release()

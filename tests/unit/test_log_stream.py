@@ -1,6 +1,5 @@
 """Lines that a reader may or may not take."""
 
-import io
 import os
 import threading
 
@@ -11,45 +10,83 @@ from vllm_fsm.adapters import log_stream
 from vllm_fsm.adapters.log_stream import LogStream
 
 
-def test_lines_come_in_order():
-    stream = io.StringIO()
-    lines = LogStream(stream)
+@pytest.fixture
+def pipe():
+    """A pipe as two descriptors; the test may close either."""
+    ends = list(os.pipe())
+    yield ends
+    for end in ends:
+        if end is not None:
+            os.close(end)
+
+
+def read_all(descriptor):
+    with open(descriptor, "rb", closefd=False) as reader:
+        return reader.read()
+
+
+def shut(pipe, index):
+    os.close(pipe[index])
+    pipe[index] = None
+
+
+def test_lines_come_in_order(pipe):
+    lines = LogStream(pipe[1])
     for number in range(1000):
         lines.msg(str(number))
     lines.close()
-    assert stream.getvalue().split() == [str(number) for number in range(1000)]
+    shut(pipe, 1)
+    assert read_all(pipe[0]).split() == [b"%d" % number for number in range(1000)]
 
 
-def test_a_reader_that_stands_still_stops_nobody(monkeypatch):
-    monkeypatch.setattr(log_stream, "LIMIT", 10)
+def test_what_is_no_text_is_written_all_the_same(pipe):
+    lines = LogStream(pipe[1])
+    lines.msg("→ \udcff")
+    lines.close()
+    shut(pipe, 1)
+    assert read_all(pipe[0]) == "→ \\udcff\n".encode()
+
+
+def test_a_reader_that_stands_still_stops_nobody_and_what_is_lost_is_counted(pipe, monkeypatch):
+    monkeypatch.setattr(log_stream, "LIMIT", 1_000_000)
     monkeypatch.setattr(log_stream, "CLOSE_LIMIT", 0.1)
-    reading, writing = os.pipe()
-    with open(writing, "w") as stream:
-        lines = LogStream(stream)
-        for _ in range(200):
-            lines.msg("x" * 100_000)
-        lines.close()
-        assert lines._thread.is_alive()
-        with open(reading) as reader:
-            found = threading.Thread(target=lambda: texts.append(reader.read()))
-            texts: list[str] = []
-            found.start()
-            wait_for(lambda: lines._queue.empty(), 5.0, "the lines are taken")
-            lines.close()
-            stream.close()
-            found.join(5.0)
-    assert "log-lines-lost" in texts[0]
+    lines = LogStream(pipe[1])
+    for _ in range(30):
+        lines.msg("x" * 99_999)
+    assert lines.lost >= 20
+    lines.close()
+    assert lines._thread.is_alive()
+    texts: list[bytes] = []
+    reader = threading.Thread(target=lambda: texts.append(read_all(pipe[0])))
+    reader.start()
+    lines._thread.join(5.0)
+    shut(pipe, 1)
+    reader.join(5.0)
+    assert len(texts[0]) == (30 - lines.lost) * 100_000
 
 
-@pytest.mark.parametrize("error", [BrokenPipeError, OSError, ValueError])
-def test_a_stream_that_fails_takes_no_more(error):
-    class Gone(io.StringIO):
-        def write(self, text):
-            raise error
+def test_a_stream_that_takes_nothing_for_a_moment_is_tried_again(pipe, monkeypatch):
+    monkeypatch.setattr(log_stream, "PAUSE", 0.001)
+    os.set_blocking(pipe[1], False)
+    lines = LogStream(pipe[1])
+    for _ in range(20):
+        lines.msg("x" * 9_999)
+    texts: list[bytes] = []
+    reader = threading.Thread(target=lambda: texts.append(read_all(pipe[0])))
+    reader.start()
+    wait_for(lambda: not lines._lines and not lines._waiting, 5.0, "all is written")
+    lines.close()
+    shut(pipe, 1)
+    reader.join(5.0)
+    assert len(texts[0]) == 200_000
+    assert lines.lost == 0
 
-    lines = LogStream(Gone())
+
+def test_when_nobody_reads_any_more_it_takes_no_more(pipe):
+    lines = LogStream(pipe[1])
+    shut(pipe, 0)
     lines.msg("first")
     wait_for(lambda: not lines._thread.is_alive(), 5.0, "it gives up")
-    for _ in range(log_stream.LIMIT + 1):
-        lines.msg("more")
+    lines.msg("more")
+    assert lines._waiting <= len("first\n")
     lines.close()

@@ -5,20 +5,21 @@ A reader tells a dead controller from a quiet one: older than 15 s means stuck, 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
 
+TYPE_CHECKING = False  # `vllm-fsm health` reads the names here, and importing `typing` would take a fifth of its time
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
+
     from vllm_fsm.adapters.ports import Log
 
-NAME: Final = "health.json"
-HEARTBEAT: Final = 5.0
+NAME = "health.json"
+HEARTBEAT = 5.0
 """Seconds between two touches."""
-STALE: Final = 15.0
+STALE = 15.0
 """Seconds after which a reader calls the controller stuck."""
 
 
@@ -33,7 +34,10 @@ class HealthFile:
         self._failed = False
 
     def write(self) -> None:
-        """Write the file if its content changed. A failure is logged once, and tried again with the heartbeat."""
+        """Write the file if its content changed. A failure is logged once and tried again with the heartbeat.
+
+        What cannot be brought up to date is removed: no `success` outlives its truth, on a full disk either.
+        """
         data = json.dumps(self._content(), ensure_ascii=False).encode() + b"\n"
         if data == self._written:
             return
@@ -45,21 +49,31 @@ class HealthFile:
                 file.write(data)
             os.replace(temporary, self._path)
         except OSError as error:
+            self.remove()
             self._fail(error)
             return
         self._written = data
         self._failed = False
 
-    async def beat(self) -> None:
-        """Touch the file every `HEARTBEAT` seconds until cancelled."""
-        while True:
-            await asyncio.sleep(HEARTBEAT)
+    def beat(self) -> None:
+        """Write what changed, touch what did not; to be called every `HEARTBEAT` seconds."""
+        self.write()
+        if not self._failed:
             try:
                 os.utime(self._path)
             except OSError as error:
                 self._written = b""
                 self._fail(error)
-            self.write()
+                self.write()
+
+    def remove(self) -> None:
+        """Say nothing any more."""
+        self._written = b""
+        for path in (self._path, self._path.with_name(f".{NAME}.tmp")):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:
+                continue
 
     def _fail(self, error: OSError) -> None:
         if not self._failed:

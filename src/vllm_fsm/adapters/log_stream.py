@@ -2,54 +2,85 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
-from queue import Full, Queue
-from typing import IO, Final
+from collections import deque
+from typing import Final
 
-LIMIT: Final = 10_000
-"""Lines that wait for the reader; further ones are lost and counted."""
+LIMIT: Final = 4 * 1024 * 1024
+"""Bytes that wait for the reader; the lines that come then are lost and counted."""
 CLOSE_LIMIT: Final = 1.0
 """Seconds that `close` waits for the reader to take what is left."""
+PAUSE: Final = 0.05
+"""Seconds until the next try after the stream took nothing (a full disk, a pipe that somebody made non-blocking)."""
+GONE: Final = (errno.EPIPE, errno.EBADF)
 
 
 class LogStream:
-    """Writes lines in order. A stream that is closed or fails takes no more, and nobody is told: there is no other."""
+    """Writes lines to a descriptor, in order. When nobody reads any more it takes no more; there is nobody to tell."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-        self._queue: Queue[str | None] = Queue(LIMIT)
-        self._lost = 0
-        self._broken = False
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lines: deque[bytes] = deque()
+        self._waiting = 0
+        self.lost = 0
+        """Lines that were lost and not yet told of."""
+        self._gone = self._closing = False
+        self._change = threading.Condition()
         # A daemon: a blocked write must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def msg(self, line: str) -> None:
         """Write `line` soon; the name is the one by which structlog calls its last logger."""
-        if self._broken:
-            return
-        try:
-            self._queue.put_nowait(line)
-        except Full:
-            self._lost += 1
+        data = line.encode(errors="backslashreplace") + b"\n"
+        with self._change:
+            if self._gone:
+                return
+            if self._waiting + len(data) > LIMIT:
+                self.lost += 1
+                return
+            self._lines.append(data)
+            self._waiting += len(data)
+            self._change.notify()
 
     def close(self) -> None:
         """Write what is left, for a moment."""
-        try:
-            self._queue.put(None, timeout=CLOSE_LIMIT)
-        except Full:
-            return
+        with self._change:
+            self._closing = True
+            self._change.notify()
         self._thread.join(CLOSE_LIMIT)
 
     def _run(self) -> None:
-        while (line := self._queue.get()) is not None:
-            try:
-                self._stream.write(line + "\n")
-                if self._lost:
-                    lost, self._lost = self._lost, 0
-                    self._stream.write(f'{{"event": "log-lines-lost", "count": {lost}}}\n')
-                if self._queue.empty():
-                    self._stream.flush()
-            except (OSError, ValueError):
-                self._broken = True
+        while True:
+            with self._change:
+                while not self._lines:
+                    if self._closing:
+                        return
+                    self._change.wait()
+                # All that waits goes out at once: one call for a burst.
+                data = b"".join(self._lines)
+                self._lines.clear()
+            if not self._write(data):
+                with self._change:
+                    self._gone = True
+                    self._lines.clear()
                 return
+            with self._change:
+                self._waiting -= len(data)
+
+    def _write(self, data: bytes) -> bool:
+        """Write all of `data`, however long it takes; False when nobody can read it any more."""
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except OSError as error:
+                if error.errno in GONE:
+                    return False
+                with self._change:
+                    self._change.wait(PAUSE)
+                    if self._closing:
+                        return False
+        return True

@@ -1,22 +1,30 @@
-"""The flags of every command, with their `VLLM_FSM_…` variables as defaults."""
+"""The flags of every command, with their `VLLM_FSM_…` variables as defaults.
+
+`vllm-fsm health` is asked every few seconds: what it does not need is imported where it is used.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
-from typing import Any
 
-from vllm_fsm import __version__
-from vllm_fsm.config import Config, command, duration, port
+from vllm_fsm import __version__, places
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
 
 EPILOG = "Each flag can also be set as an environment variable: --run-dir is VLLM_FSM_RUN_DIR. Flags win."
+EPILOGS = {
+    "run": "Exit codes: 0 asked to stop, 2 wrong usage, 3 another controller holds a directory, 70 a bug of ours.",
+}
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+def parser(asked: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; when `asked` names a command, the others are without flags."""
     top = argparse.ArgumentParser(
         prog="vllm-fsm",
         description="Keep one vLLM server in the state that store.json and credentials.json ask for.",
@@ -24,23 +32,23 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"vllm-fsm {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _run(commands)
-    _status(commands)
-    _health(commands)
-    _history(commands)
-    _retry(commands)
-    _states(commands)
-    _completion(commands)
+    for name, (help_, flags) in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=help_, description=f"{help_[0].upper()}{help_[1:]}.", epilog=EPILOGS.get(name, EPILOG)
+        )
+        command.set_defaults(command=_main(name))
+        if asked == name or asked not in COMMANDS:
+            flags(command)
     return top
 
 
-def _run(commands: Any) -> None:
-    run = _command(
-        commands,
-        "run",
-        "supervise the engine in the foreground",
-        "Exit codes: 0 asked to stop, 2 wrong usage, 3 another controller holds a directory, 70 a bug of ours.",
-    )
+def _main(name: str) -> Callable[[argparse.Namespace], Any]:
+    return lambda arguments: import_module(f"vllm_fsm.cli.{name}").main(arguments)
+
+
+def _run(run: argparse.ArgumentParser) -> None:
+    from vllm_fsm.config import Config, command, duration, port
+
     _directories(run, "data", "public", "run_dir", "state_dir")
     default = Config()
     _flag(run, "engine", command, " ".join(default.engine), "engine command, split as a shell splits it")
@@ -48,7 +56,13 @@ def _run(commands: Any) -> None:
     _flag(run, "port", port, str(default.port), "port that the engine listens on")
     _flag(run, "startup_timeout", duration, "35m", "longest start before Failed; the engine may still come up")
     _flag(run, "stop_timeout", duration, "60s", "time between SIGTERM and SIGKILL")
-    _flag(run, "stall_timeout", duration, "60s", "longest silence of a download (no effect while vLLM downloads for itself)")
+    _flag(
+        run,
+        "stall_timeout",
+        duration,
+        "60s",
+        "longest silence of a download (no effect while vLLM downloads for itself)",
+    )
     _flag(
         run,
         "swap",
@@ -67,33 +81,31 @@ def _run(commands: Any) -> None:
     )
 
 
-def _status(commands: Any) -> None:
-    status = _command(commands, "status", "say what is wanted, what runs, why not yet, and what to do")
+def _status(status: argparse.ArgumentParser) -> None:
     _directories(status, "run_dir")
     _json(status)
 
 
-def _health(commands: Any) -> None:
-    health = _command(commands, "health", "print the health line; exit 0 only when the API is ready")
-    _directories(health, "run_dir")
+def _health(health: argparse.ArgumentParser) -> None:
+    # A string: importing pathlib would take a tenth of the command's time.
+    _flag(health, "run_dir", _absolute, *DIRECTORIES["run_dir"])
     _json(health)
 
 
-def _history(commands: Any) -> None:
-    history = _command(commands, "history", "list the latest transitions")
+def _history(history: argparse.ArgumentParser) -> None:
     _directories(history, "data", "state_dir")
     history.add_argument("-n", "--lines", type=_count, default=20, help="how many (default: 20)")
     _json(history)
 
 
-def _retry(commands: Any) -> None:
-    retry = _command(commands, "retry", "ask the running controller to try again now")
+def _retry(retry: argparse.ArgumentParser) -> None:
     _directories(retry, "run_dir")
     _json(retry)
 
 
-def _states(commands: Any) -> None:
-    states = _command(commands, "states", "print the state machines as states.md")
+def _states(states: argparse.ArgumentParser) -> None:
+    from pathlib import Path
+
     states.add_argument(
         "--check",
         nargs="?",
@@ -104,36 +116,40 @@ def _states(commands: Any) -> None:
     )
 
 
-def _completion(commands: Any) -> None:
-    completion = _command(commands, "completion", "print a completion script for your shell")
+def _completion(completion: argparse.ArgumentParser) -> None:
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
 
 
-def _command(commands: Any, name: str, help_: str, epilog: str = EPILOG) -> argparse.ArgumentParser:
-    added: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_, description=f"{help_[0].upper()}{help_[1:]}.", epilog=epilog
-    )
-    added.set_defaults(command=lambda arguments: import_module(f"vllm_fsm.cli.{name}").main(arguments))
-    return added
-
-
+COMMANDS = {
+    "run": ("supervise the engine in the foreground", _run),
+    "status": ("say what is wanted, what runs, why not yet, and what to do", _status),
+    "health": ("print the health line; exit 0 only when the API is ready", _health),
+    "history": ("list the latest transitions", _history),
+    "retry": ("ask the running controller to try again now", _retry),
+    "states": ("print the state machines as states.md", _states),
+    "completion": ("print a completion script for your shell", _completion),
+}
 DIRECTORIES = {
-    "data": "directory of store.json and the model cache",
-    "public": "directory of credentials.json",
-    "run_dir": "directory of health.json, the lock and temporary files",
-    "state_dir": "directory of the history (default: .vllm-fsm below the data directory)",
+    "data": (places.DATA, "directory of store.json and the model cache"),
+    "public": (places.PUBLIC, "directory of credentials.json"),
+    "run_dir": (places.RUN_DIR, "directory of health.json, the lock and temporary files"),
+    "state_dir": (None, "directory of the history (default: .vllm-fsm below the data directory)"),
 }
 
 
 def _directories(to: argparse.ArgumentParser, *names: str) -> None:
-    default = Config()
     for name in names:
-        value = getattr(default, name)
-        _flag(to, name, _path, None if value is None else str(value), DIRECTORIES[name])
+        _flag(to, name, _path, *DIRECTORIES[name])
 
 
 def _path(text: str) -> Path:
+    from pathlib import Path
+
     return Path(text).absolute()
+
+
+def _absolute(text: str) -> str:
+    return os.path.join(os.getcwd(), text)
 
 
 def _json(to: argparse.ArgumentParser) -> None:

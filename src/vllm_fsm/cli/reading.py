@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 import os
 import time
-from pathlib import Path
-from typing import Any
 
 from vllm_fsm import lock
 from vllm_fsm.adapters.health_file import NAME, STALE
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
 NOT_RUNNING = "The controller is not running."
 
 
-def health(run_dir: Path) -> dict[str, Any]:
+def health(run_dir: str | Path) -> dict[str, Any]:
     """Return the content of `health.json`, or what stands for it when nobody keeps it up to date."""
     if not lock.held(run_dir):
         return _absent("NotRunning", f"{NOT_RUNNING} No process holds {run_dir}.")
-    path = run_dir / NAME
+    path = os.path.join(run_dir, NAME)
     try:
         age = time.time() - os.stat(path).st_mtime
-        document = json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            document = json.loads(file.read())
     except FileNotFoundError:
         return _absent("Starting", "The controller is starting.")
     except (OSError, ValueError) as error:
@@ -30,7 +34,15 @@ def health(run_dir: Path) -> dict[str, Any]:
         return _absent("Stuck", f"The controller has not been heard of for {age:.0f} s. Restart it.")
     if not isinstance(document, dict):
         return _absent("Unreadable", f"{path} holds no JSON object.")
+    if document.get("bootId") != boot_id():
+        return _absent("Starting", "The controller is starting.")
     return document
+
+
+def boot_id() -> str:
+    """The kernel's: a file that an earlier boot left says nothing."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
 
 
 def _absent(reason: str, message: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -18,6 +19,9 @@ HELD = 3
 
 def main(arguments: argparse.Namespace) -> int:
     """Run until asked to stop; return the exit code."""
+    # What was imported stays: from now on the collector looks at the rest only.
+    gc.freeze()
+    gc.enable()
     return guarded(lambda: asyncio.run(app.run(config(arguments))))
 
 

@@ -61,14 +61,15 @@ def _target(target: dict[str, Any]) -> str:
 
 
 def _running(document: dict[str, Any], wanted: dict[str, Any] | None, active: dict[str, Any] | None) -> str:
+    process = f"process {document['pid']}" if document["pid"] else "not yet a process"
     what = "what is wanted" if active == wanted else _target(active) if active else "the last engine"
     match document["engine"]:
         case "Alive" if document["state"] == "Ready":
-            return f"{what}, process {document['pid']}, start number {document['attempt']}"
+            return f"{what}, {process}, start number {document['attempt']}"
         case "Alive":
-            return f"{what}, starting, process {document['pid']}, start number {document['attempt']}"
+            return f"{what}, starting, {process}, start number {document['attempt']}"
         case "Terminating":
-            return f"the last engine, being stopped, process {document['pid']}"
+            return f"the last engine, being stopped, {process}"
         case _:
             return "no engine"
 
@@ -77,7 +78,11 @@ def _advice(document: dict[str, Any]) -> str:
     match document["state"]:
         case "NoModel":
             return "choose a model"
+        case "Ready" if document["reason"]:
+            return 'change what the message names, or run "vllm-fsm retry"'
         case "Ready":
+            return "nothing"
+        case "Failed" if document["reason"] == "Stopping":
             return "nothing"
         case "Failed":
             if document["nextTry"]:

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from vllm_fsm.adapters.probes import answers, http
-from vllm_fsm.adapters.probes.listeners import Listener, Ownership, Survey, listening, survey
+from vllm_fsm.adapters.probes.listeners import UNSEEN, Listener, Ownership, Survey, listening, survey
 from vllm_fsm.core.snapshot import Finding
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noq
 
 def port_taken(port: int, holder: str | None) -> Finding:
     """Say that somebody else has the port."""
-    return Finding.of("PortTaken", port=port, holder=holder or "another program")
+    return Finding.of("PortTaken", port=port, holder=holder or UNSEEN)
 
 
 class EngineApi:

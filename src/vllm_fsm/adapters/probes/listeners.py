@@ -23,6 +23,10 @@ _MAPPED: Final = bytes(10) + b"\xff\xff"
 """What stands before an IPv4 address that an IPv6 socket listens on."""
 
 
+UNSEEN: Final = "another program"
+"""What a holder is called that cannot be seen: it belongs to somebody else, or to another PID namespace."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     """A TCP socket in state LISTEN. `address` is in network order, 4 or 16 bytes, all zero for the wildcard."""
@@ -108,6 +112,18 @@ def holder(port: int, host: str = "0.0.0.0") -> str | None:  # noqa: S104
         return survey(listening(port, host), None).holder
     except OSError:
         return None
+
+
+def occupant(port: int, host: str = "0.0.0.0") -> str | None:  # noqa: S104
+    """Describe who holds `port` before an engine starts: None when it is free, or when nothing can be known of it.
+
+    A row counts whether or not its holder can be seen.
+    """
+    try:
+        rows = listening(port, host)
+    except OSError:
+        return None
+    return (survey(rows, None).holder or UNSEEN) if rows else None
 
 
 def parse_table(table: bytes, port: int) -> Iterator[Listener]:

@@ -8,6 +8,7 @@ from vllm_fsm.adapters.process import pidfd
 from vllm_fsm.adapters.process.output import Output
 from vllm_fsm.adapters.process.purge import Purge
 from vllm_fsm.adapters.procfs import Process
+from vllm_fsm.core.snapshot import Finding
 
 
 class Attempt:
@@ -24,15 +25,26 @@ class Attempt:
         self.purge: Purge | None = None
         """Finds and ends all that belongs to it; there is one as soon as there is a process."""
         self.output: Output | None = None
+        self.preparing: asyncio.Task[Finding | None] | None = None
+        """All that has to be done and known before there is a process."""
         self.executed = False
         self.asked = False
-        """SIGTERM is to be sent as soon as the engine is executed."""
+        """SIGTERM was sent."""
         self.doomed = False
-        """It is to be killed whenever something of it is found."""
+        """It is to be killed whenever something of it is found, and not to be executed any more."""
+        self.status: int | None = None
+        """How the leader ended, as in `subprocess`."""
+        self.memory_wait = 0.0
+        """Seconds that the return of its GPU memory is waited for."""
         self.exited = asyncio.Event()
         """The leader ended and was reaped."""
         self.killing: asyncio.Task[None] | None = None
         self.vacating: asyncio.Task[None] | None = None
+
+    @property
+    def orderly(self) -> bool:
+        """The leader did what it was asked to: the rest of its session is ending by itself."""
+        return self.asked and not self.doomed and self.status == 0
 
     def look(self) -> list[Process]:
         """Return what belongs to this engine and still runs."""

@@ -2,18 +2,20 @@
 
 The parts: `launch` executes it through the `shim`, `marks` record it, the `leash` holds the guardian that ends it
 after our own violent end, `output` reads its pipe, `purge` ends all that belongs to it, the `reaper` collects orphans,
-`recovery` clears up after an earlier life of ours.
+`recovery` clears up after an earlier life of ours and after a start that could not be ended in time.
 """
 
 import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from vllm_fsm import diagnosis, engine_command
 from vllm_fsm.adapters.ports import Clock, Log, Post
-from vllm_fsm.adapters.process import launch, ldconfig, marks, recovery
+from vllm_fsm.adapters.process import launch, ldconfig, marks
 from vllm_fsm.adapters.process.attempt import Attempt
 from vllm_fsm.adapters.process.leash import Leash
 from vllm_fsm.adapters.process.marks import Mark
@@ -22,12 +24,19 @@ from vllm_fsm.adapters.process.output import Output
 from vllm_fsm.adapters.process.pauses import pauses
 from vllm_fsm.adapters.process.purge import Purge
 from vllm_fsm.adapters.process.reaper import Reaper
+from vllm_fsm.adapters.process.recovery import Leftovers
 from vllm_fsm.adapters.process.scratch import Scratch
 from vllm_fsm.core import effects, events
 from vllm_fsm.core.snapshot import Finding, Target
 
+T = TypeVar("T")
+
 LINGER = 0.2
-"""Seconds that the rest of a session has to follow its leader by itself, unless it is being killed already."""
+"""Seconds that the rest of a session has to follow a leader that ended in order: status 0 after SIGTERM.
+
+vLLM 0.32 is gone within 0.1 s then, and its resource tracker removes what only it knows. After any other end the rest
+is killed at once: nobody tells it to end, and the next engine waits for it.
+"""
 COMPLAINT = 10.0
 """Seconds between two lines about processes that do not end: they hang in the kernel, nothing can be done."""
 CLOSE_LIMIT = 2.0
@@ -49,6 +58,7 @@ class EngineProcess:
         explain: what an exit means, from its status and the redacted last lines of output.
         redact: takes secrets out of a text; the API key is taken out in any case.
         link_cache: awaited once, before the first start.
+        execute_limit: seconds for one exec, see `launch.LIMIT`.
     """
 
     def __init__(
@@ -69,6 +79,7 @@ class EngineProcess:
         explain: Callable[[int, str], Finding] = diagnosis.explain_exit,
         redact: Callable[[str], str] = str,
         link_cache: Callable[[Log], Awaitable[None]] | None = ldconfig.refresh,
+        execute_limit: float = launch.LIMIT,
     ) -> None:
         self._post = post
         self._clock = clock
@@ -82,11 +93,14 @@ class EngineProcess:
         self._explain = explain
         self._redact = redact
         self._link_cache = link_cache
+        self._linking: asyncio.Task[None] | None = None
+        self._execute_limit = execute_limit
         self._scratch = Scratch(run_dir)
+        self._leftovers = Leftovers(self._mark_folders, self._scratch, log)
         self._reaper = Reaper(log=log)
         self._leash = Leash(clock=clock, log=log)
         self._attempt: Attempt | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def guardian(self) -> int | None:
@@ -97,16 +111,19 @@ class EngineProcess:
 
     def start(self, effect: effects.StartEngine) -> None:
         """Execute the engine → EngineStarted, later EngineExited; or StartFailed."""
-        self._do(self._start(effect), effect)
+        if self._attempt is not None:
+            finding = Finding.of("EngineStartFailed", error="the last engine is not gone")
+            self._post(events.StartFailed(self._clock(), effect.epoch, finding))
+            return
+        self._attempt = Attempt(effect.epoch, effect.target.key.reveal())
+        self._do(self._start(self._attempt, effect.target), effect)
 
     def terminate(self, effect: effects.TerminateEngine) -> None:
         """Send SIGTERM to the leader, and SIGCONT: a stopped process would not notice the first."""
         attempt = self._current(effect)
-        if attempt is None or attempt.exited.is_set():
+        if attempt is None or attempt.process is None or not attempt.executed or attempt.exited.is_set():
             return
-        if attempt.process is None or not attempt.executed:
-            attempt.asked = True
-            return
+        attempt.asked = True
         try:  # not reaped yet, so the number is still the leader's
             os.kill(attempt.process.pid, signal.SIGTERM)
             os.kill(attempt.process.pid, signal.SIGCONT)
@@ -114,27 +131,41 @@ class EngineProcess:
             self._fail(effect, error)
 
     def kill(self, effect: effects.KillSession) -> None:
-        """SIGKILL everything that belongs to the engine, now and until nothing of it is found."""
+        """SIGKILL everything that belongs to the engine, now and until nothing of it is found.
+
+        A start that is not executed yet is given up → StartFailed, at once while there is no process.
+        """
         attempt = self._current(effect)
         if attempt is None:
             return
         attempt.doomed = True
-        if attempt.killing is None or attempt.killing.done():
+        if attempt.purge is None:
+            if attempt.preparing is not None:
+                attempt.preparing.cancel()
+        elif attempt.killing is None or attempt.killing.done():
             attempt.killing = self._do(self._kill(attempt), effect)
 
     def confirm_vacancy(self, effect: effects.ConfirmVacancy) -> None:
-        """Wait until the engine is gone with all that belongs to it → EngineVacated."""
+        """Wait until the engine is gone with all that belongs to it → EngineVacated, once.
+
+        What does not follow the leader is killed. Asked again with a shorter `memory_wait`, it waits no longer than
+        that.
+        """
         attempt = self._current(effect)
         if attempt is None:
             self._post(events.EngineVacated(self._clock(), effect.epoch))
         elif attempt.vacating is None or attempt.vacating.done():
-            attempt.vacating = self._do(self._vacate(attempt, effect.memory_wait), effect)
+            attempt.memory_wait = effect.memory_wait
+            attempt.vacating = self._do(self._vacate(attempt), effect)
+        else:
+            attempt.memory_wait = min(attempt.memory_wait, effect.memory_wait)
+            self._memory.shorten(effect.memory_wait)
 
     async def recover(self) -> None:
         """Take up the work: adopt orphans, start the guardian, end what an earlier life of ours left."""
         self._reaper.start()
         self._leash.start()
-        await recovery.end_leftovers(self._mark_folders, self._scratch, self._log)
+        await self._leftovers.find()
 
     async def close(self) -> None:
         """Kill what still lives and let go of everything; nothing is posted any more."""
@@ -145,19 +176,15 @@ class EngineProcess:
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             await self._discard(attempt)
+        await self._memory.close()
         self._reaper.stop()
         await self._leash.close()
 
     # --- starting ----------------------------------------------------------------------------------------------------
 
-    async def _start(self, effect: effects.StartEngine) -> None:
-        if self._attempt is not None:
-            finding = Finding.of("EngineStartFailed", error="the last engine is not gone")
-            self._post(events.StartFailed(self._clock(), effect.epoch, finding))
-            return
-        attempt = self._attempt = Attempt(effect.epoch, effect.target.key.reveal())
+    async def _start(self, attempt: Attempt, target: Target) -> None:
         try:
-            problem = await self._execute(attempt, effect.target)
+            problem = await self._execute(attempt, target)
         except Exception as error:
             problem = Finding.of("EngineStartFailed", error=f"{type(error).__name__}: {error}")
         if problem is not None:
@@ -168,21 +195,22 @@ class EngineProcess:
         assert attempt.process is not None
         attempt.executed = True
         self._post(events.EngineStarted(self._clock(), attempt.epoch, attempt.process.pid))
-        if attempt.asked:
-            self.terminate(effects.TerminateEngine(attempt.epoch))
         await self._follow(attempt)
 
     async def _execute(self, attempt: Attempt, target: Target) -> Finding | None:
         """Bring the engine to life; return why it could not be."""
-        if self._link_cache is not None:
-            link_cache, self._link_cache = self._link_cache, None
-            await link_cache(self._log)
-        attempt.free_before = await self._memory.free()
+        if attempt.doomed:
+            return STOPPED
+        attempt.preparing = self._keep(self._prepare(attempt))
+        await asyncio.wait((attempt.preparing,))
+        problem = None if attempt.preparing.cancelled() else attempt.preparing.result()
+        if attempt.doomed:
+            return STOPPED
+        if problem is not None:
+            return problem
         holder = self._port_holder()
         if holder is not None:
             return Finding.of("PortTaken", port=self._port, holder=holder)
-        if attempt.doomed:
-            return STOPPED
         attempt.tmpdir = self._scratch.make(attempt.epoch)
         command = engine_command.argv(target, command=self._command, host=self._host, port=self._port, data=self._data)
         environment = engine_command.environment(os.environ, target, data=self._data, tmpdir=attempt.tmpdir)
@@ -197,15 +225,36 @@ class EngineProcess:
         attempt.purge = Purge(mark, watched=True)
         self._record(mark)
         try:
-            await launch.execute(spawned)
+            await launch.execute(spawned, self._execute_limit)
         except launch.Interrupted:
             status = await attempt.reap()
             said = attempt.tail(self._redact).rpartition("\n")[2]
             ended = Finding.of("EngineStartFailed", evidence=said, error=f"its launcher ended with status {status}")
             return STOPPED if attempt.doomed else ended
+        except launch.Unanswered:
+            late = Finding.of("EngineStartFailed", error=f"not executed within {self._execute_limit:g} s")
+            return STOPPED if attempt.doomed else late
         except OSError as error:
             return diagnosis.explain_exec(error, self._command[0], environment.get("PATH"))
         return None
+
+    async def _prepare(self, attempt: Attempt) -> Finding | None:
+        """Do what takes time before there is a process; return why there must be none. May be cancelled."""
+        if processes := await self._leftovers.end():
+            return Finding.of("LeftoversRemain", processes=processes)
+        if self._linking is None:
+            self._linking = self._keep(self._link())
+        await asyncio.wait((self._linking,))  # it is not cancelled with us: the next start waits for the same one
+        attempt.free_before = await self._memory.free()
+        return None
+
+    async def _link(self) -> None:
+        if self._link_cache is None:
+            return
+        try:
+            await self._link_cache(self._log)
+        except Exception as error:
+            self._log("ldconfig-failed", error=repr(error))
 
     def _record(self, mark: Mark) -> None:
         """Make sure that the engine does not outlive us, before it lives."""
@@ -230,6 +279,7 @@ class EngineProcess:
         except Exception as error:
             self._log("exit-not-explained", error=repr(error))
             finding = Finding.of("EngineExited", status=status)
+        attempt.status = status
         attempt.exited.set()
         self._post(events.EngineExited(self._clock(), attempt.epoch, status, finding))
 
@@ -249,22 +299,24 @@ class EngineProcess:
             if attempt.vacating is not None or not attempt.strike():
                 return
 
-    async def _vacate(self, attempt: Attempt, memory_wait: float) -> None:
+    async def _vacate(self, attempt: Attempt) -> None:
         await attempt.exited.wait()
         await self._see_empty(attempt)
-        await self._memory.wait(attempt.free_before, memory_wait)
+        await self._memory.wait(attempt.free_before, attempt.memory_wait)
         await self._clear(attempt)
         self._attempt = None
         self._post(events.EngineVacated(self._clock(), attempt.epoch))
 
     async def _see_empty(self, attempt: Attempt) -> None:
         """Wait until nothing that belongs to the engine runs; kill what does not follow its leader."""
-        patience = self._clock() + LINGER
+        patience = self._clock() + LINGER if attempt.orderly else None
         complaint = self._clock() + COMPLAINT
         for pause in pauses():
             self._sweep(attempt)
             now = self._clock()
-            found = attempt.strike() if attempt.doomed or now >= patience else attempt.look()
+            if attempt.doomed or (patience is not None and now >= patience):
+                patience = None
+            found = attempt.strike() if patience is None else attempt.look()
             if not found:
                 break
             if now >= complaint:
@@ -279,17 +331,33 @@ class EngineProcess:
 
     async def _discard(self, attempt: Attempt) -> None:
         """Kill and reap what there is of the attempt, and clear up."""
-        if attempt.process is not None:
-            attempt.doomed = True
-            try:
+        attempt.doomed = True
+        try:
+            if attempt.process is not None:
                 async with asyncio.timeout(CLOSE_LIMIT):
                     attempt.strike()
                     await attempt.reap()
                     await self._see_empty(attempt)
-            except TimeoutError:
-                self._log("engine-remains", epoch=attempt.epoch, processes=[repr(p) for p in attempt.look()])
-                return  # to the guardian, and to the next recovery
+            await self._clear(attempt)
+        except Exception as error:  # the time is over, or there is no descriptor left for a look
+            session = attempt.process.pid if attempt.process is not None else None
+            self._log("engine-remains", epoch=attempt.epoch, session=session, error=repr(error))
+            self._leave(attempt)
+
+    def _leave(self, attempt: Attempt) -> None:
+        """Leave what does not end to the next start, and after our end to the guardian or the next recovery."""
+        if attempt.output is not None:
+            attempt.output.close()
+        if attempt.purge is not None:
+            self._leftovers.add(attempt.purge, partial(self._finish, attempt))
+
+    async def _finish(self, attempt: Attempt) -> bool:
+        """Clear up after an attempt that was left, if its leader can be reaped."""
+        if attempt.process is not None and attempt.process.poll() is None:
+            return False
+        self._sweep(attempt)
         await self._clear(attempt)
+        return True
 
     async def _clear(self, attempt: Attempt) -> None:
         """Remove what the engine left outside of its processes."""
@@ -318,7 +386,10 @@ class EngineProcess:
         return attempt if attempt is not None and attempt.epoch == effect.epoch else None
 
     def _do(self, work: Coroutine[None, None, None], effect: effects.EngineEffect) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._guard(work, effect))
+        return self._keep(self._guard(work, effect))
+
+    def _keep(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

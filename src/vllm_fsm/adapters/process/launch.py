@@ -16,10 +16,16 @@ from collections.abc import Mapping, Sequence
 from vllm_fsm.adapters.process import shim
 
 GO = b"g"
+LIMIT = 30.0
+"""Seconds that an exec may take: reading the program from a mount that hangs has no end of its own."""
 
 
 class Interrupted(Exception):
     """The shim ended before it executed anything."""
+
+
+class Unanswered(Exception):
+    """The time is over, and the shim has neither executed the engine nor ended."""
 
 
 class Spawned:
@@ -63,17 +69,25 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str]) -> Spawned:
     return Spawned(process, ours, reading)
 
 
-async def execute(spawned: Spawned) -> None:
-    """Let the shim become the engine. Raises OSError with exec's error number, or Interrupted."""
+async def execute(spawned: Spawned, limit: float = LIMIT) -> None:
+    """Let the shim become the engine, within `limit` seconds.
+
+    Raises OSError with exec's error number, Interrupted, or Unanswered: the process must then be killed.
+    """
     loop = asyncio.get_running_loop()
     answer = b""
     with spawned.channel as channel:
         try:
             channel.send(GO)
-            while part := await loop.sock_recv(channel, 16):
-                answer += part
+            async with asyncio.timeout(limit) as patience:
+                while part := await loop.sock_recv(channel, 16):
+                    answer += part
         except (BrokenPipeError, ConnectionResetError):
             pass
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise Unanswered from None
     if not answer.startswith(shim.EXEC):
         raise Interrupted
     if number := int(answer[len(shim.EXEC) :] or 0):

@@ -17,6 +17,8 @@ LIMIT = 20.0
 """Seconds."""
 MARKERS = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
 """Left by Docker, by Podman, and by whoever runs systemd inside."""
+_abandoned: list[subprocess.Popen[bytes]] = []
+"""Killed and not waited for; kept, since an object of an unfinished process complains when it is dropped."""
 OVERLAYS = ("overlay", "fuse.fuse-overlayfs")
 
 
@@ -65,7 +67,8 @@ async def refresh(log: Log) -> None:
     except TimeoutError:
         log("ldconfig-failed", error=f"not done within {LIMIT:g} s")
     finally:
-        process.kill()
-        status = process.wait()
-    if status > 0:
-        log("ldconfig-failed", error=f"exit status {status}")
+        if process.poll() is None:  # it may hang in the kernel: the reaper collects it whenever it ends
+            process.kill()
+            _abandoned.append(process)
+    if process.returncode:
+        log("ldconfig-failed", error=f"exit status {process.returncode}")

@@ -33,9 +33,10 @@ class Leash:
         return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
-        """Start a guardian unless there is one."""
-        if self._keeper is None:
-            self._spawn()
+        """Start a guardian, and whoever replaces it, unless there is one."""
+        if self._keeper is None or self._keeper.done():
+            if self._process is None:
+                self._spawn()
             self._keeper = asyncio.create_task(self._keep())
 
     def watch(self, mark: Mark) -> None:
@@ -68,11 +69,12 @@ class Leash:
     def _spawn(self) -> None:
         """Execute a guardian without any of our environment: it needs no secret. It is told all before it lives."""
         loader = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-        reading, self._pipe = os.pipe()
-        os.set_blocking(self._pipe, False)
-        for mark in self._marks.values():
-            self._tell("+", mark)
+        reading = None
         try:
+            reading, self._pipe = os.pipe()
+            os.set_blocking(self._pipe, False)
+            for mark in self._marks.values():
+                self._tell("+", mark)
             self._process = subprocess.Popen(
                 (sys.executable, "-I", "-S", guardian.__file__),
                 stdin=reading,
@@ -86,7 +88,8 @@ class Leash:
             self._drop_pipe()
             self._log("guardian-not-started", error=str(error))
         finally:
-            os.close(reading)
+            if reading is not None:
+                os.close(reading)
 
     async def _keep(self) -> None:
         """Replace the guardian whenever it ends."""
@@ -105,12 +108,18 @@ class Leash:
             self._spawn()
 
     def _tell(self, sign: str, mark: Mark) -> None:
+        """Write one line, which is shorter than PIPE_BUF, so it is written whole or not at all.
+
+        Whoever does not read any more is replaced: the next guardian is told all.
+        """
         if self._pipe is None:
             return  # the next guardian is told all
         try:
             os.write(self._pipe, os.fsencode(f"{sign}{mark.line()}\n"))
         except OSError as error:  # it just ended, or it was stopped for a long time
             self._log("guardian-not-told", error=str(error))
+            if self._process is not None:
+                self._process.kill()
 
     def _drop_pipe(self) -> None:
         if self._pipe is not None:

@@ -51,12 +51,15 @@ class Reaper:
 
     def _tick(self) -> None:
         """Collect every child that had ended before the last look already: it has no owner."""
-        seen = {child.pid: child.start for child in _ended_children()}
-        for pid, start in seen.items():
-            if self._seen.get(pid) == start:
-                _collect(pid)
-        self._seen = seen
         self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._tick)
+        try:
+            seen = {child.pid: child.start for child in _ended_children()}
+            for pid, start in seen.items():
+                if self._seen.get(pid) == start:
+                    _collect(pid)
+            self._seen = seen
+        except OSError as error:  # no descriptor left, for instance
+            self._log("orphans-not-seen", error=str(error))
 
 
 def _ended_children() -> list[procfs.Process]:

@@ -6,6 +6,7 @@ vLLM leaves sockets there. A Unix socket's path has 107 bytes, of which vLLM tak
 import os
 import shutil
 import tempfile
+from collections.abc import Container
 from pathlib import Path
 
 FOLDER = "t"
@@ -36,6 +37,16 @@ class Scratch:
         if parent == self._folder or (parent == ELSEWHERE and name.startswith(PREFIX)):
             shutil.rmtree(path, ignore_errors=True)
 
-    def remove_all(self) -> None:
-        """Remove what earlier attempts left in the run directory; to be called while no engine of ours lives."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+    def remove_all(self, keep: Container[str] = ()) -> None:
+        """Remove what earlier attempts left in the run directory, but the paths in `keep`: somebody lives there."""
+        try:
+            paths = [os.path.join(self._folder, name) for name in os.listdir(self._folder)]
+        except OSError:
+            return
+        for path in paths:
+            if path not in keep:
+                shutil.rmtree(path, ignore_errors=True)
+        try:
+            os.rmdir(self._folder)
+        except OSError:  # not empty
+            pass

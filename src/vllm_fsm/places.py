@@ -1,0 +1,5 @@
+"""Directories that are used unless a flag names others. Light: commands that must be quick import it."""
+
+DATA = "/data"
+PUBLIC = "/public"
+RUN_DIR = "/run/vllm-fsm"
