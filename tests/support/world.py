@@ -97,6 +97,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        self.meddling = (0.03, 0.01, 0.002)[self.seed % 3]
         self.now = 0.0
         self.serial = 0
         self.queue: list[tuple[float, int, ev.Event]] = []
@@ -148,7 +149,7 @@ class World:
 
     def turn(self) -> bool:
         """Take the next event; False when nothing is left to happen."""
-        if self.edits and self.random.random() < 0.03:
+        if self.edits and self.random.random() < self.meddling:
             self.meddle()
         while not self.queue:
             if not self.edits:

@@ -179,7 +179,9 @@ MEANINGS: dict[Enum, str] = {
         "The service does not serve. The message says why, and what to do; where it heals by itself (a taken port, a "
         "late engine, a slow retry) it is noticed."
     ),
-    Engine.ABSENT: "Nothing of the last engine is left: reaped, its session empty, GPU memory back.",
+    Engine.ABSENT: (
+        "Nothing of the last engine is left: reaped, its session empty, GPU memory back or waited for long enough."
+    ),
     Engine.ALIVE: "It was asked to start, is starting or serves.",
     Engine.TERMINATING: "It was asked to stop, or ended by itself, and something of it may be left.",
     Download.IDLE: "Nothing is to be fetched.",

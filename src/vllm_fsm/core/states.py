@@ -17,7 +17,7 @@ class Engine(Enum):
     """The life of one engine process with everything in its session."""
 
     ABSENT = "Absent"
-    """Nothing of the last engine is left: reaped, its session empty, GPU memory back."""
+    """Nothing of the last engine is left: reaped, its session empty, GPU memory back or waited for long enough."""
     ALIVE = "Alive"
     """Asked to start, starting or serving."""
     TERMINATING = "Terminating"
