@@ -44,8 +44,6 @@ def test_it_collects_orphans_obeys_signals_and_leaves_nothing(tmp_path):
 
 def children_of_engine(controller: int) -> list[int]:
     """The engine's leader among the children of the controller, by its command line."""
-    found = [
-        child for child in children(controller) if b"\0serve\0" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
+    found = [child for child in children(controller) if b"\0serve\0" in Path(f"/proc/{child}/cmdline").read_bytes()]
     assert len(found) >= 1
     return sorted(found)
