@@ -1,0 +1,59 @@
+"""Every figure, one after the other, into `docs/figures.md`.
+
+python benchmarks/all.py [--quick] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import changes
+import crashes
+import edits
+import health_command
+import idle
+import readiness
+import real
+import startup
+import worlds
+from figure import ROOT, Figure, commit, machine, table, today
+
+SCRIPTS = (edits, changes, readiness, crashes, idle, real, startup, health_command, worlds)
+PAGE = """\
+# Figures
+
+Written by `make bench`; [benchmarks/README.md](../benchmarks/README.md) says what each one is and what it is not.
+
+{machine}.
+{date}, {commit}. {minutes:.0f} minutes.
+
+{table}
+"""
+
+
+def main() -> None:
+    """Measure, print, and write the page; exit with 1 if something was not reached."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything, to see whether it runs; no page")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs" / "figures.md", help="the page (default: %(default)s)"
+    )
+    options = parser.parse_args()
+    where, began = machine(), time.monotonic()
+    figures: list[Figure] = []
+    for script in SCRIPTS:
+        print(f"{script.__name__} …", file=sys.stderr, flush=True)
+        figures += script.measure(max(2, script.SIZE // 10) if options.quick else script.SIZE)
+    minutes = (time.monotonic() - began) / 60
+    text = PAGE.format(machine=where, date=today(), commit=commit(), minutes=minutes, table=table(figures))
+    print(text)
+    if not options.quick:
+        options.out.write_text(text)
+    sys.exit(not all(figure.met for figure in figures))
+
+
+if __name__ == "__main__":
+    main()
