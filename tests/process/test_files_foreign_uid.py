@@ -1,5 +1,6 @@
 """Files that belong to another user, seen by a real user without privileges."""
 
+import encodings.utf_8_sig  # noqa: F401 - a child without privileges may not read the library it would come from
 import json
 import os
 import shutil
