@@ -1,6 +1,7 @@
 """The engine adapter with real children: how one is executed, watched, stopped and seen to be gone."""
 
 import asyncio
+import contextlib
 import json
 import mmap
 import os
@@ -8,7 +9,7 @@ import shlex
 import signal
 import socket
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from support.wait import await_for
 from vllm_fsm import engine_command
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.process import engine as engine_module
-from vllm_fsm.adapters.process import launch, purge, segments
+from vllm_fsm.adapters.process import launch, purge, recovery, segments
 from vllm_fsm.core import effects, events
 
 Scenario = Callable[[Rig], Awaitable[None]]
@@ -375,16 +376,162 @@ def test_a_deaf_engine_is_killed_with_its_children() -> None:
     play(scenario)
 
 
-def test_a_request_during_the_start_is_kept() -> None:
+def test_a_kill_right_behind_the_start_executes_nothing() -> None:
     async def scenario(rig: Rig) -> None:
-        rig.start(target())
-        await await_for(lambda: rig.engine._attempt, what="the attempt")
-        rig.terminate()
-        await rig.next(events.EngineStarted)
-        await rig.next(events.EngineExited)
-        await rig.vacated()
+        counter = rig.root / "starts"
+        rig.start(target(LINE_COUNTER=counter))
+        rig.kill()
+        await _given_up(rig)
+        assert not counter.exists()
 
     play(scenario)
+
+
+async def _given_up(rig: Rig) -> None:
+    """The start ends at once, with one event only."""
+    failed = await rig.next(events.StartFailed, timeout=2.0)
+    assert dict(failed.finding.message.params)["error"] == "it was stopped before it was executed"
+    assert not failed.finding.permanent
+    assert rig.leftovers() == []
+    assert rig.events == []
+
+
+def test_a_kill_waits_for_no_linker_cache_and_the_next_start_does() -> None:
+    calls = []
+    linked = asyncio.Event()
+
+    async def link_cache(log: object) -> None:
+        calls.append(log)
+        await linked.wait()
+
+    async def scenario(rig: Rig) -> None:
+        counter = rig.root / "starts"
+        for _ in range(2):
+            rig.start(target(LINE_COUNTER=counter))
+            await await_for(lambda: calls, what="the refreshing")
+            rig.kill()
+            await _given_up(rig)
+        rig.start(target(LINE_COUNTER=counter))
+        attempt = rig.engine._attempt
+        await await_for(lambda: attempt and attempt.preparing, what="the preparation")
+        assert not counter.exists()
+        linked.set()
+        await rig.next(events.EngineStarted)
+        await rig.ended()
+
+    play(scenario, link_cache=link_cache)
+    assert len(calls) == 1
+
+
+def test_a_refreshing_that_fails_does_not_hinder_the_start() -> None:
+    async def link_cache(log: object) -> None:
+        raise RuntimeError
+
+    async def scenario(rig: Rig) -> None:
+        await rig.started(target())
+        assert rig.logged("ldconfig-failed")
+        await rig.ended()
+
+    play(scenario, link_cache=link_cache)
+
+
+def test_a_kill_waits_for_no_answer_about_gpu_memory_and_takes_no_question_back() -> None:
+    """A driver whose answer is not waited for counts as silent for ever."""
+    asked, taken_back = [], []
+    answered = asyncio.Event()
+
+    async def free_memory() -> int | None:
+        asked.append(True)
+        try:
+            await answered.wait()
+        except asyncio.CancelledError:
+            taken_back.append(True)
+            raise
+        return 4 * GIB
+
+    async def scenario(rig: Rig) -> None:
+        rig.start(target())
+        await await_for(lambda: asked, what="the question")
+        rig.kill()
+        await _given_up(rig)
+        answered.set()
+        await rig.started(target())
+        await rig.ended()
+        assert taken_back == []
+
+    play(scenario, free_memory=free_memory)
+
+
+def test_a_kill_that_comes_too_late_for_the_start_ends_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    execute = launch.execute
+
+    async def scenario(rig: Rig) -> None:
+        async def execute_and_kill(*arguments: Any) -> None:
+            await execute(*arguments)
+            rig.kill()
+
+        monkeypatch.setattr(launch, "execute", execute_and_kill)
+        await rig.started(target())
+        assert (await rig.next(events.EngineExited)).status == -signal.SIGKILL
+        await rig.vacated()
+        assert rig.events == []
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("last", ["", "os.write(int(sys.argv[1]), b'x')"])
+def test_an_exec_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, last: str) -> None:
+    """As from a mount that does not answer, before or after the shim said that it executes."""
+    hanging = _hang(monkeypatch, tmp_path, last)
+
+    async def scenario(rig: Rig) -> None:
+        with hanging:
+            rig.start(target())
+            failed = await rig.next(events.StartFailed)
+            assert dict(failed.finding.message.params) == {"error": "not executed within 0.2 s"}
+            assert not failed.finding.permanent
+            assert rig.leftovers() == []
+            assert rig.events == []
+
+    play(scenario, execute_limit=0.2)
+
+
+@contextlib.contextmanager
+def _hang(monkeypatch: pytest.MonkeyPatch, folder: Path, last: str = "") -> Iterator[None]:
+    """Replace the shim with one that does `last` and then nothing."""
+    script = folder / "shim.py"
+    script.write_text(f"import os, sys, time\n{last}\ntime.sleep(600)\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(launch.shim, "__file__", str(script))
+        yield
+
+
+def test_nothing_is_executed_beside_a_start_that_does_not_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(engine_module, "CLOSE_LIMIT", 0.1)
+    monkeypatch.setattr(recovery, "LIMIT", 0.1)
+
+    async def scenario(rig: Rig) -> None:
+        counter = rig.root / "starts"
+        with monkeypatch.context() as patch:
+            patch.setattr(procfs, "send", lambda process, number: True)
+            with _hang(monkeypatch, tmp_path):
+                rig.start(target())
+                await rig.next(events.StartFailed)
+            assert rig.logged("engine-remains")
+            assert len(rig.leftovers()) == 3, "two marks and the TMPDIR"
+            rig.start(target(LINE_COUNTER=counter))
+            failed = await rig.next(events.StartFailed)
+            assert failed.finding.reason == "LeftoversRemain"
+            assert not failed.finding.permanent
+            (shim,) = [process for process in procfs.processes() if str(tmp_path).encode() in _cmdline(process.pid)]
+            assert dict(failed.finding.message.params) == {"processes": f"{shim.name} ({shim.pid})"}
+            assert rig.logged("leftovers-remain")
+            assert not counter.exists()
+        await rig.started(target(LINE_COUNTER=counter))
+        assert procfs.read(shim.pid) is None, "and it is reaped"
+        await rig.ended()
+
+    play(scenario, execute_limit=0.1)
 
 
 def test_a_kill_during_the_start_leaves_nothing() -> None:
@@ -442,6 +589,76 @@ def test_a_process_that_left_the_session_is_ended_too(mode: str) -> None:
         assert not runs(daemon.pid)
 
     play(scenario)
+
+
+@pytest.mark.parametrize("end", ["crash", "exit", "request refused"])
+def test_what_survives_an_end_without_order_is_killed_at_once(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    monkeypatch.setattr(engine_module, "LINGER", 60.0)
+
+    async def scenario(rig: Rig) -> None:
+        rude: dict[str, object] = {"CHILDREN": 1, "CHILDREN_STAY": 1}
+        if end == "exit":
+            rude["DIE_AFTER_READY"] = 0
+        elif end == "request refused":
+            rude["SIGTERM"] = "deaf"
+        started = await rig.serving(target(**rude))
+        if end == "crash":
+            os.kill(started.pid, signal.SIGKILL)
+        elif end == "request refused":
+            rig.terminate()
+            os.kill(started.pid, signal.SIGABRT)
+        await rig.next(events.EngineExited)
+        assert alive(started.pid)
+        await rig.vacated()
+        assert not alive(started.pid)
+
+    play(scenario)
+
+
+PATIENT = """#!/bin/sh
+trap 'exit 0' TERM
+(trap '' TERM; until test -e {root}/go; do sleep 0.01; done; touch {root}/done) &
+touch {root}/up
+while :; do wait; done
+"""
+"""Its child works on after an exit in order."""
+
+
+def test_the_rest_of_an_engine_that_ended_in_order_may_finish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(engine_module, "LINGER", 60.0)
+    command = tmp_path / "vllm"
+    command.write_text(PATIENT.format(root=tmp_path))
+    command.chmod(0o755)
+
+    async def scenario(rig: Rig) -> None:
+        started = await rig.started(target())
+        await await_for((tmp_path / "up").exists, what="the child")
+        rig.terminate()
+        assert (await rig.next(events.EngineExited)).status == 0
+        rig.engine.confirm_vacancy(effects.ConfirmVacancy(rig.epoch, 0.0))
+        assert alive(started.pid)
+        (tmp_path / "go").touch()
+        await rig.next(events.EngineVacated)
+        assert (tmp_path / "done").exists()
+
+    play(scenario, command=(str(command),))
+
+
+def test_the_rest_is_killed_when_it_takes_too_long(tmp_path: Path) -> None:
+    command = tmp_path / "vllm"
+    command.write_text(PATIENT.format(root=tmp_path))
+    command.chmod(0o755)
+
+    async def scenario(rig: Rig) -> None:
+        started = await rig.started(target())
+        await await_for((tmp_path / "up").exists, what="the child")
+        rig.terminate()
+        exited = await rig.next(events.EngineExited)
+        vacated = await rig.vacated()
+        assert not alive(started.pid)
+        assert vacated.at - exited.at >= engine_module.LINGER
+
+    play(scenario, command=(str(command),))
 
 
 def test_effects_of_an_earlier_start_touch_nothing() -> None:
@@ -653,7 +870,34 @@ def test_gpu_memory_that_does_not_come_back_delays_only_so_long() -> None:
         rig.kill()
         await rig.next(events.EngineExited)
         await rig.vacated(memory_wait=0.1)
-        assert rig.logged("gpu-memory-not-back") == [{"free": 4 * GIB, "before": 20 * GIB, "waited": 0.1}]
+        (line,) = rig.logged("gpu-memory-not-back")
+        assert line == {"free": 4 * GIB, "before": 20 * GIB, "waited": pytest.approx(0.1, abs=1.0)}
+
+    play(scenario, free_memory=free_memory)
+
+
+@pytest.mark.parametrize("when", ["during the wait", "before the exit"])
+def test_a_running_wait_for_gpu_memory_is_shortened(when: str) -> None:
+    answers = [20 * GIB]
+    asked = []
+
+    async def free_memory() -> int | None:
+        asked.append(True)
+        return answers.pop() if answers else 4 * GIB
+
+    async def scenario(rig: Rig) -> None:
+        await rig.started(target())
+        asked.clear()
+        rig.engine.confirm_vacancy(effects.ConfirmVacancy(rig.epoch, 600.0))
+        rig.engine.confirm_vacancy(effects.ConfirmVacancy(rig.epoch, 300.0))
+        if when == "during the wait":
+            rig.kill()
+            await await_for(lambda: asked, what="the wait")
+        rig.engine.confirm_vacancy(effects.ConfirmVacancy(rig.epoch, 0.0))
+        rig.engine.confirm_vacancy(effects.ConfirmVacancy(rig.epoch, 900.0))
+        rig.kill()
+        await rig.next(events.EngineVacated, timeout=5.0)
+        assert [type(event) for event in rig.events] == [events.EngineExited]
 
     play(scenario, free_memory=free_memory)
 

@@ -1,5 +1,6 @@
 """What happens to the engine when the controller is killed, the guardian is killed, or both are."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from support.engine_rig import alive, runs
+from support.engine_rig import Rig, alive, runs, target
 from support.rude import COMMAND, free_port
-from support.wait import wait_for
+from support.wait import await_for, wait_for
 from vllm_fsm.adapters import procfs
-from vllm_fsm.adapters.process import guardian, marks
+from vllm_fsm.adapters.process import guardian, marks, recovery
 from vllm_fsm.adapters.process.marks import Mark
+from vllm_fsm.core import events
 
 HOST = Path(__file__).resolve().parent.parent / "fakes" / "engine_host.py"
 LIMIT = 2.0
@@ -270,6 +272,76 @@ def test_a_session_without_its_leader_needs_a_proof(root: Path, stranger: subpro
     mark_of(root, session=stranger.pid, start=found.start, pipe=pipe)
     recover(root)
     assert not runs(member.pid), "its output is the recorded pipe"
+
+
+def test_a_start_waits_for_leftovers_and_never_goes_beside_them(
+    monkeypatch: pytest.MonkeyPatch, stranger: subprocess.Popen[bytes]
+) -> None:
+    """As with processes that hang in the kernel: no signal of ours reaches them for a while."""
+    monkeypatch.setattr(recovery, "LIMIT", 0.1)
+    found = procfs.read(stranger.pid)
+    assert found is not None
+    rig = Rig()
+    theirs, older = rig.run_dir / "t/1-abcdefgh", rig.run_dir / "t/0-abcdefgh"
+    theirs.mkdir(parents=True)
+    older.mkdir()
+    mark_of(rig.root, session=stranger.pid, start=found.start, tmpdir=str(theirs))
+
+    async def scenario() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(procfs, "send", lambda process, number: True)
+            await rig.engine.recover()
+            assert theirs.exists(), "they live there"
+            assert not older.exists()
+            counter = rig.root / "starts"
+            rig.start(target(LINE_COUNTER=counter))
+            failed = await rig.next(events.StartFailed)
+            assert failed.finding.reason == "LeftoversRemain"
+            named = ", ".join(f"{process.name} ({process.pid})" for process in alive(stranger.pid))
+            assert dict(failed.finding.message.params) == {"processes": named}
+            assert len(rig.logged("leftovers-remain")) == 2
+            assert not counter.exists()
+            assert len(list(rig.root.glob("*/engine-*"))) == 2, "the marks stay, too"
+        monkeypatch.setattr(recovery, "LIMIT", 10.0)
+        await rig.started(target())
+        assert not alive(stranger.pid)
+        assert not theirs.exists()
+        await rig.ended()
+        assert rig.leftovers() == []
+        await rig.engine.close()
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        shutil.rmtree(rig.root)
+
+
+def test_a_start_that_waits_for_leftovers_can_be_given_up(
+    monkeypatch: pytest.MonkeyPatch, stranger: subprocess.Popen[bytes]
+) -> None:
+    monkeypatch.setattr(recovery, "LIMIT", 0.0)
+    found = procfs.read(stranger.pid)
+    assert found is not None
+    rig = Rig()
+    mark_of(rig.root, session=stranger.pid, start=found.start)
+    strikes: list[int] = []
+    monkeypatch.setattr(procfs, "send", lambda process, number: strikes.append(process.pid))
+
+    async def scenario() -> None:
+        await rig.engine.recover()
+        monkeypatch.setattr(recovery, "LIMIT", 600.0)
+        strikes.clear()
+        rig.start(target())
+        await await_for(lambda: strikes, what="the start's wait")
+        rig.kill()
+        failed = await rig.next(events.StartFailed, timeout=2.0)
+        assert failed.finding.reason == "EngineStartFailed"
+        await rig.engine.close()
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        shutil.rmtree(rig.root)
 
 
 @pytest.mark.parametrize("field", ["boot", "namespace"])

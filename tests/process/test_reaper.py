@@ -1,6 +1,7 @@
 """Adopted orphans are collected; nobody's exit status is taken away."""
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -120,6 +121,26 @@ def test_the_exit_status_of_our_own_children_is_left_to_their_owners(monkeypatch
             assert await child.wait() == code
         ended = True
         await sweeping
+        subject.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_look_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reaper, "INTERVAL", 0.02)
+    logged: list[str] = []
+
+    def nothing() -> list[procfs.Process]:
+        raise OSError(errno.EMFILE, "Too many open files", "/proc")
+
+    async def scenario() -> None:
+        subject = Reaper(log=lambda event, /, **fields: logged.append(event))
+        subject.start()
+        pid = make_orphan()
+        with monkeypatch.context() as short:
+            short.setattr(reaper.procfs, "processes", nothing)
+            await await_for(lambda: "orphans-not-seen" in logged, what="a line about it")
+        await await_for(lambda: procfs.read(pid) is None, what="its collection")
         subject.stop()
 
     asyncio.run(scenario())

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from vllm_fsm import engine_command
+from vllm_fsm.arguments import RESERVED_VARIABLES
 from vllm_fsm.core.snapshot import Secret, Target
 
 DATA = Path("/data")
@@ -58,6 +59,11 @@ def test_the_store_replaces_a_default(name: str) -> None:
 )
 def test_nobody_replaces_what_is_fixed(name: str, value: str | None) -> None:
     assert environment({name: "theirs"}, **{name: "mine"}).get(name) == value
+
+
+@pytest.mark.parametrize("name", RESERVED_VARIABLES)
+def test_what_the_store_may_not_set_is_not_inherited(name: str) -> None:
+    assert environment({name: "theirs"}).get(name) != "theirs"
 
 
 def test_our_own_environment_may_place_the_kernel_cache_only() -> None:
