@@ -51,7 +51,9 @@ ENGLISH: Final[dict[str, str]] = {
     "EngineUnresponsive": (
         "The engine answers no requests. It is restarted in {restart_seconds} s unless it answers again."
     ),
-    "LeftoversRemain": "Processes of an earlier engine do not end: {processes}. The next one starts when they are gone.",
+    "LeftoversRemain": (
+        "Processes of an earlier engine do not end: {processes}. The next one starts when they are gone."
+    ),
     "EffectFailed": "An internal step failed ({effect}: {error}). It is tried again.",
     "DownloadFailed": "The model could not be downloaded ({error}). Check the network.",
     # --- what else should be known: the files. No parameter holds what stands in a file, which may be a key ---
