@@ -5,14 +5,34 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 
-from vllm_fsm import app
 from vllm_fsm.cli import USAGE
 from vllm_fsm.config import Config
 from vllm_fsm.lock import Held
+
+
+@contextmanager
+def _without(plugins: str) -> Iterator[None]:
+    """Have the variable `plugins` say that none are wanted."""
+    before = os.environ.get(plugins)
+    os.environ[plugins] = "__all__"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[plugins]
+        else:
+            os.environ[plugins] = before
+
+
+# With its first model pydantic looks for plugins in every installed package, of which a vLLM image has hundreds.
+with _without("PYDANTIC_DISABLE_PLUGINS"):
+    from vllm_fsm import app
 
 HELD = 3
 
