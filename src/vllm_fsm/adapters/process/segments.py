@@ -20,23 +20,30 @@ Segment = tuple[str, int]
 """Path and inode: a name that was given again is another segment."""
 
 
-def _mapped(pid: int) -> set[Segment]:
-    prefixes = tuple(f"{FOLDER}/{name}" for name in NAMES)
+def _mapped(pid: int) -> set[int]:
+    """The inodes that the process maps from FOLDER."""
     found = set()
     for line in procfs.maps(pid).split(b"\n"):
-        if b"/dev/shm/" not in line:
-            continue
-        # address permissions offset device inode path
-        fields = line.split(None, 5)
-        path = os.fsdecode(fields[5])
-        if path.startswith(prefixes):
-            found.add((path, int(fields[4])))
+        if b"/dev/shm/" in line:
+            # address permissions offset device inode path
+            found.add(int(line.split(None, 5)[4]))
     return found
 
 
 def held_by(processes: list[Process]) -> set[Segment]:
-    """Return the segments that these processes map now."""
-    return set[Segment]().union(*(_mapped(process.pid) for process in processes))
+    """Return the segments that these processes map now, by the names that they have now.
+
+    glibc's `sem_open` makes a semaphore under a temporary name and links the lasting one to it, so that the maps of the
+    process that made it show only the former.
+    """
+    inodes = set[int]().union(*(_mapped(process.pid) for process in processes))
+    if not inodes:
+        return set()
+    try:
+        with os.scandir(FOLDER) as entries:
+            return {(e.path, e.inode()) for e in entries if e.name.startswith(NAMES) and e.inode() in inodes}
+    except OSError:
+        return set()
 
 
 def remove(segments: set[Segment], *, since: float) -> list[str]:

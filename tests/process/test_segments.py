@@ -1,0 +1,53 @@
+"""Shared memory of processes that had no time to clear up."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from support.wait import wait_for
+from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.process import segments
+
+MAKER = """
+import multiprocessing, os, sys
+from multiprocessing import resource_tracker, shared_memory
+semaphore = multiprocessing.get_context("spawn").Lock()
+memory = shared_memory.SharedMemory(create=True, size=4096)
+print(semaphore._semlock.name, memory.name, resource_tracker._resource_tracker._pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def maker():
+    """A process with a semaphore and shared memory of Python's kind: itself, their paths, and its tracker."""
+    command = [sys.executable, "-c", MAKER]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **pipes, text=True) as process:
+        assert process.stdout is not None
+        semaphore, memory, tracker = process.stdout.readline().split()
+        paths = {f"/dev/shm/sem.{semaphore.lstrip('/')}", f"/dev/shm/{memory.lstrip('/')}"}
+        yield process, paths, int(tracker)
+        process.kill()
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def test_what_its_maker_maps_is_found_by_its_lasting_name_and_removed(maker):
+    process, paths, tracker = maker
+    seen = procfs.read(process.pid)
+    held = segments.held_by([seen])
+    assert {path for path, _ in held} == paths
+    # Nobody is left who would clear up.
+    os.kill(tracker, signal.SIGKILL)
+    process.kill()
+    process.wait()
+    wait_for(lambda: (left := procfs.read(tracker)) is None or left.gone, 5.0, "the tracker ends")
+    assert {path for path in paths if os.path.exists(path)} == paths
+    assert set(segments.remove(held, since=procfs.wall_time(seen.start))) == paths
+    assert not [path for path in paths if os.path.exists(path)]
