@@ -12,6 +12,8 @@ from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from vllm_fsm import health
+from vllm_fsm.core.events import EngineExited
+from vllm_fsm.core.states import Engine
 
 if TYPE_CHECKING:
     from vllm_fsm.adapters.ports import Log
@@ -32,6 +34,7 @@ TRANSITION: Final = "transition"
 ENGINE_LINE: Final = "engine-output"
 ENGINE: Final = "engine"
 STARTED: Final = "engine-started"
+EXITED: Final = "engine-exited"
 
 
 def logger(lines: Lines, scrub: Callable[[Any], Any], stamp: Callable[[], str], *, console: bool) -> Log:
@@ -65,6 +68,9 @@ def transition(log: Log, wall: health.Wall) -> Callable[[Snapshot, Event, Snapsh
     def observe(before: Snapshot, event: Event, after: Snapshot) -> dict[str, Any] | None:
         if after.pid is not None and after.pid != before.pid:
             log(STARTED, attempt=after.epoch, pid=after.pid)
+        if isinstance(event, EngineExited) and after.dropped == before.dropped:
+            asked = before.engine is Engine.TERMINATING
+            log(EXITED, attempt=event.epoch, status=event.status, asked=asked, evidence=event.finding.evidence)
         if after.state is before.state:
             if after.engine is not before.engine:
                 log(ENGINE, **{"from": before.engine.value, "to": after.engine.value}, attempt=after.epoch)

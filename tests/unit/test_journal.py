@@ -4,7 +4,7 @@ import io
 import json
 from datetime import UTC, datetime
 
-from support.story import Story, target
+from support.story import CRASH, Story, target
 from vllm_fsm import journal
 from vllm_fsm.core import events as ev
 
@@ -80,6 +80,21 @@ def test_a_start_within_a_state_is_a_line_too():
         observe(before, ev.RetryRequested(story.now), story.snapshot)
     events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
     assert events == ["transition", "engine", "engine-started"]
+
+
+def test_an_end_is_told_with_its_status_and_whether_it_was_asked_for():
+    stream, log = lines()
+    observe = journal.transition(log, wall)
+    story = Story().ready()
+    before = story.snapshot
+    event = ev.EngineExited(story.now, 1, 0, CRASH)
+    observe(before, event, story.feed(event).snapshot)
+    observe(story.snapshot, event, story.feed(event).snapshot)
+    ends = [json.loads(line) for line in stream.getvalue().splitlines() if "engine-exited" in line]
+    assert [(end["attempt"], end["status"], end["asked"], end["evidence"]) for end in ends] == [
+        (1, 0, False, ""),
+        (1, 0, True, ""),
+    ]
 
 
 def test_people_see_one_line_each():
