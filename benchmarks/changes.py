@@ -23,7 +23,7 @@ def measure(size: int = SIZE) -> list[Figure]:
         for number in range(size):
             written = rig.edit(number, WAYS[number % 2])
             try:
-                started = rig.stamps.wait("start", written, str(number), limit=PATIENCE)
+                started = rig.stamps.wait("exec", written, str(number), limit=PATIENCE)
             except TimeoutError:
                 lost += 1
                 continue

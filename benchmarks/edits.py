@@ -20,7 +20,7 @@ def measure(size: int = SIZE) -> list[Figure]:
             way = WAYS[number % 2]
             rig.linger()
             written = rig.edit(number, way)
-            started = rig.stamps.wait("start", written, str(number))
+            started = rig.stamps.wait("exec", written, str(number))
             terms[way].append(1e3 * (rig.stamps.wait("term", written) - written))
             starts[way].append(1e3 * (started - written))
             rig.proven(number)

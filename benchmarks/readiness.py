@@ -19,7 +19,7 @@ def measure(size: int = SIZE) -> list[Figure]:
         for number in range(size):
             renames = Renames(rig.run_dir)
             written = rig.edit(number, RUDE_LISTEN_AFTER=round(0.1 + 0.5 * rig.draw.random(), 4))
-            rig.stamps.wait("start", written, str(number))
+            rig.stamps.wait("exec", written, str(number))
             seen, attempt = _success(rig, renames, number)
             renames.close()
             whole.append(1e3 * (seen - rig.stamps.wait("listen", written, str(number))))

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import select
+import shlex
 import shutil
 import struct
 import sys
@@ -21,6 +22,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from support.controller import Controller  # noqa: E402
+from support.rude import COMMAND  # noqa: E402
 from vllm_fsm.adapters import procfs  # noqa: E402
 
 LIMIT = 30.0
@@ -28,6 +30,14 @@ LIMIT = 30.0
 WAYS = ("rename", "in place")
 _IN_MOVED_TO = 0x80
 _EVENT = struct.Struct("iIII")
+
+
+ENGINE = """\
+echo "exec now $*" > "$RUDE_STAMPS"
+exec {fake} "$@"
+"""
+"""A shell says that the engine is executed, a millisecond after it is, and becomes the fake. An interpreter says it of
+itself 10 to 20 ms later."""
 
 
 class Stamp(NamedTuple):
@@ -39,7 +49,10 @@ class Stamp(NamedTuple):
 
 
 class Stamps:
-    """What the fake engines note, as it happens: a fifo that `RUDE_STAMPS` names."""
+    """What the engines note, as it happens: a fifo that `RUDE_STAMPS` names.
+
+    `exec` is stamped when it is read, so it must be waited for right after `forget` and what leads to it.
+    """
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
@@ -66,15 +79,23 @@ class Stamps:
             select.select((self._fifo,), (), (), rest)
             self._read(since)
 
+    def forget(self) -> None:
+        """Read what was noted until now, and forget it."""
+        while select.select((self._fifo,), (), (), 0)[0]:
+            self._read(time.monotonic())
+        self._seen.clear()
+
     def _read(self, since: float) -> None:
+        now = time.monotonic()
         try:
             *lines, self._rest = (self._rest + os.read(self._fifo, 1 << 16)).split(b"\n")
         except BlockingIOError:
             return
         for line in lines:
-            name, at, *arguments = line.decode().split()
-            if float(at) >= since:
-                self._seen.append(Stamp(name, float(at), arguments))
+            name, moment, *arguments = line.decode().split()
+            at = now if moment == "now" else float(moment)
+            if at >= since:
+                self._seen.append(Stamp(name, at, arguments))
 
     def close(self) -> None:
         """Let go of the fifo."""
@@ -110,8 +131,10 @@ class Rig(Controller):
         self.root = Path(tempfile.mkdtemp(prefix="bench"))
         self.stamps = Stamps(self.root / "stamps")
         self.draw = random.Random(1)
-        environment = {"RUDE_STAMPS": str(self.stamps.path), **options.pop("environment", {})}
-        super().__init__(self.root, *flags, environment=environment, **options)
+        script = self.root / "engine.sh"
+        script.write_text(ENGINE.format(fake=shlex.join(COMMAND)))
+        options = {"engine": ("/bin/sh", str(script)), **options}
+        super().__init__(self.root, *flags, environment={"RUDE_STAMPS": str(self.stamps.path)}, **options)
 
     def __enter__(self) -> Rig:
         super().__enter__()
@@ -126,7 +149,11 @@ class Rig(Controller):
             shutil.rmtree(self.root)
 
     def edit(self, number: int, way: str = "rename", **environment: object) -> float:
-        """Ask for another engine, recognised by `number`; return the moment right before the write."""
+        """Ask for another engine, recognised by `number`; return the moment right before the write.
+
+        Stamps from before are forgotten.
+        """
+        self.stamps.forget()
         variables = [{"name": name, "value": str(value)} for name, value in environment.items()]
         content = json.dumps({"serveArgs": ["tiny", "--seed", str(number)], "serveEnv": variables})
         path = self.store.with_name("store.new") if way == "rename" else self.store

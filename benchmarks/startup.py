@@ -7,6 +7,7 @@ controller that this is no container, and shown on top in a row of its own where
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -44,14 +45,15 @@ def starts(size: int, before: str) -> list[float]:
 def _start(rig: Rig, before: str) -> float:
     command = [sys.executable, "-c", before + COMMAND, "run", "--data", str(rig.data), "--public", str(rig.public)]
     command += ["--run-dir", str(rig.run_dir), "--port", str(rig.port), "--host", "127.0.0.1"]
-    command += ["--engine", " ".join(rig.engine), "--log-format", "json"]
+    command += ["--engine", shlex.join(rig.engine), "--log-format", "json"]
     null = subprocess.DEVNULL
+    rig.stamps.forget()
     began = time.monotonic()
     controller = subprocess.Popen(
         command, stdin=null, stdout=null, env={**os.environ, **rig.environment}, start_new_session=True
     )
     try:
-        taken = rig.stamps.wait("start", began) - began
+        taken = rig.stamps.wait("exec", began) - began
         rig.until("Ready", also=lambda health: health["pid"] is not None)
         controller.terminate()
         controller.wait(20)
