@@ -25,7 +25,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.world import World
 from vllm_fsm.core import events as ev
 from vllm_fsm.core.machine import late
-from vllm_fsm.core.snapshot import Settings
 from vllm_fsm.core.states import Service
 from vllm_fsm.core.table import SERVICE, SERVICE_TRIGGERS, trigger_name
 
@@ -86,8 +85,8 @@ class Counted(World):
 
 
 def world_of(seed: int) -> Counted:
-    """Return the world of a seed, with the settings that go with it."""
-    return Counted(seed, Settings(swap_after_download=seed % 4 != 0))
+    """Return the world of a seed."""
+    return Counted(seed)
 
 
 def failure_of(world: World, events: int) -> str | None:

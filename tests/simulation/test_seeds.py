@@ -3,7 +3,6 @@
 import pytest
 
 from support.world import Faults, World
-from vllm_fsm.core.snapshot import Settings
 from vllm_fsm.core.states import Service
 
 SEEDS = range(60)
@@ -12,8 +11,7 @@ SEEDS = range(60)
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_any_world_keeps_the_invariants_and_settles(seed):
-    settings = Settings(swap_after_download=seed % 4 != 0, download_tries=3 if seed % 5 else 10)
-    world = World(seed, settings)
+    world = World(seed)
     world.run(2000)
     world.settle(7200.0)
     assert world.settled() is None

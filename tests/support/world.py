@@ -88,7 +88,8 @@ class World:
     """One controller and everything around it."""
 
     seed: int = 0
-    settings: Settings = field(default_factory=Settings)
+    settings: Settings | None = None
+    """None: as the seed says."""
     faults: Faults = field(default_factory=Faults)
     edits: bool = True
     """Files change by themselves, requests come."""
@@ -97,7 +98,10 @@ class World:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.meddling = (0.03, 0.01, 0.002)[self.seed % 3]
+        self.meddling = (0.15, 0.03, 0.002)[self.seed % 3]
+        self.settings = self.settings or Settings(
+            swap_after_download=self.seed % 4 != 0, download_tries=3 if self.seed % 5 else 10
+        )
         self.now = 0.0
         self.serial = 0
         self.queue: list[tuple[float, int, ev.Event]] = []
@@ -169,7 +173,10 @@ class World:
                 event = ev.WantedChanged(self.now, self.wanted)  # what is read is what stands there now
             if not self.world_allows(event):
                 return True
+        exits = self.exits
         self.feed(event)
+        if self.exits != exits:
+            return True  # what was of the last controller is forgotten
         if self.old is not None and self.random.random() < self.faults.repeat:
             self.feed(stamped(self.old, self.now))
             self.old = None

@@ -12,9 +12,10 @@ import asyncio
 import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import h11
+if TYPE_CHECKING:
+    import h11
 
 HEAD_LIMIT: Final = 64 * 1024
 """Bytes for status line, header fields and chunk marks of an answer."""
@@ -83,6 +84,8 @@ class _Question:
 
 
 def _question(host: str, port: int, method: str, path: str, headers: Mapping[str, str], body: bytes) -> _Question:
+    import h11
+
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     fields = [
         ("host", authority),
@@ -101,6 +104,8 @@ def _question(host: str, port: int, method: str, path: str, headers: Mapping[str
 
 
 async def _converse(host: str, port: int, question: _Question, limit_bytes: int) -> Response:
+    import h11
+
     problem: NoAnswer
     try:
         reader, writer = await asyncio.open_connection(host, port)
@@ -125,6 +130,8 @@ async def _converse(host: str, port: int, question: _Question, limit_bytes: int)
 async def _exchange(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, question: _Question, limit_bytes: int
 ) -> Response:
+    import h11
+
     connection = h11.Connection(our_role=h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
     writer.write(connection.send(question.head) or b"")
     if question.body:
