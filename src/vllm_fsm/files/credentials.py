@@ -14,7 +14,6 @@ from vllm_fsm.files.reading import Broken, Empty, Good, Missing, Object, Reading
 from vllm_fsm.files.store import FileModel, shaped
 from vllm_fsm.files.writing import create, replace
 
-NAME: Final = "credentials.json"
 MODE: Final = 0o644
 """Dependent services read it under another user id; the volume is what guards it."""
 

@@ -11,7 +11,6 @@ from pydantic.alias_generators import to_camel
 from vllm_fsm.core.snapshot import Message
 from vllm_fsm.files.reading import OBJECT, Broken, Good, Missing, Object, Reading, json_type, parse_object, read_bytes
 
-NAME: Final = "store.json"
 MODE: Final = 0o600
 """It may hold tokens."""
 
