@@ -120,6 +120,9 @@ PASSES: Final = 10
 LONGEST: Final = 128 * 1024 - 1
 """Bytes of one argument, or of `NAME=value`, that Linux passes to a program (`MAX_ARG_STRLEN` less the final NUL)."""
 
+_BEGIN_OTHERS: Final = frozenset({"--model", "--tokenizer"})
+"""Flags that are the beginning of others: written out, they mean themselves."""
+
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NEGATIVE = re.compile(r"-\d+")
 
@@ -189,12 +192,36 @@ def served_names(arguments: Sequence[str], model: str) -> tuple[str, ...]:
     They are the values of the last `--served-model-name` in any of its spellings, else `model` as it is written
     (`vllm/entrypoints/launchers/api_server/app_state.py`). `arguments` are effective ones.
     """
-    names: list[str] = []
-    plain = _without_json_paths(arguments)
-    for at, flag in _flags(plain):
-        if flag.may_mean(SERVED_MODEL_NAME):
-            names = [flag.value] if flag.value is not None else _values(plain, at + 1)
+    names = flag_values(_without_json_paths(arguments), SERVED_MODEL_NAME) or ()
     return tuple(name for name in names if name not in ("", "None")) or (model,)
+
+
+def names_served_model(arguments: Sequence[str]) -> bool:
+    """Whether effective `arguments` say under which name the model is served."""
+    return flag_values(_without_json_paths(arguments), SERVED_MODEL_NAME) is not None
+
+
+def flag_values(arguments: Sequence[str], flag: str) -> list[str] | None:
+    """Return the values that the last `flag` in any of its spellings is given; None where it does not occur.
+
+    `flag` may have a JSON path: `--speculative-config.model` finds what is given under that name. `arguments` are
+    effective ones.
+    """
+    wanted, _, path = flag.partition(".")
+    found: list[str] | None = None
+    for at, argument in enumerate(arguments):
+        if not argument.startswith("-"):
+            continue
+        read = _Flag.read(argument)
+        if argument.partition("=")[0].partition(".")[2] != path:
+            continue
+        if read.name != wanted and (read.name in _BEGIN_OTHERS or not read.may_mean(wanted)):
+            continue
+        if read.value is not None:
+            found = [read.value]
+        else:
+            found = list(arguments[at + 1 : at + 2]) if read.dotted else _values(arguments, at + 1)
+    return found
 
 
 def _drop(arguments: Sequence[str]) -> tuple[list[str], list[str], str | None]:

@@ -1,0 +1,77 @@
+"""Whether an engine can start from the cache as it is: reads the cache, asks nobody."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from vllm_fsm.core.snapshot import Finding, Message
+from vllm_fsm.weights.hub_cache import RepoFolder
+from vllm_fsm.weights.needs import Needs, Repo
+from vllm_fsm.weights.selection import NoWeights, foreign_code, index_shards, plain_files, weight_files
+
+FOREIGN_CODE: Final = "code of another repository"
+"""What cannot be known beforehand of a repository whose code refers to others."""
+_CONFIGURATIONS: Final = {"config.json", "params.json", "adapter_config.json", "tokenizer_config.json"}
+"""One of these stands in every repository that vLLM reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was found."""
+
+    complete: bool
+    """The engine can start now."""
+    offline: bool = False
+    """It needs nothing of the hub, which may be switched off for it."""
+    note: Message | None = None
+    """What a person should know of this start."""
+    problem: Finding | None = None
+    """Why nothing can be done."""
+
+
+def look(models: str | os.PathLike[str], needs: Needs) -> Look:
+    """Say whether all that `needs` names lies in the cache `models`."""
+    if needs.problem is not None:
+        return Look(False, problem=needs.problem)
+    if needs.unresolved is not None:
+        return Look(True, note=needs.unresolved)
+    for repo in needs.repos:
+        folder = RepoFolder(models, repo.id)
+        commit = complete_commit(folder, repo)
+        if commit is None:
+            if needs.offline:
+                return Look(False, problem=Finding.of("NotInCache", permanent=True, repo=repo.id))
+            return Look(False)
+        folder.sweep()
+        if needs.remote_code and foreign_code(folder.read(commit, "config.json") or b""):
+            return Look(True, note=Message.of("FetchedByEngine", model=repo.id, what=FOREIGN_CODE))
+    return Look(True, offline=bool(needs.repos))
+
+
+def complete_commit(folder: RepoFolder, repo: Repo) -> str | None:
+    """Return the commit of `repo` that is complete in the cache, None if there is none."""
+    commit = folder.commit(repo.revision)
+    if commit is None:
+        return None
+    listing = folder.listing(commit)
+    known = listing.entries if listing is not None else None
+    paths = list(known) if known is not None else folder.files(commit)
+
+    def shards(index: str) -> list[str]:
+        return index_shards(folder.read(commit, index) or b"")
+
+    try:
+        wanted = {*plain_files(paths, repo.role), *weight_files(paths, repo, shards)}
+    except NoWeights:
+        return None
+    if known is not None:
+        return commit if all(folder.holds(commit, known[path]) for path in wanted) else None
+    # Nobody listed this snapshot: there must be a configuration, and of each index that counts all that it names.
+    there = set(paths)
+    for index in (path for path in paths if path.endswith(".index.json")):
+        named = set(shards(index))
+        if named & wanted and not named <= there:
+            return None
+    return commit if there & _CONFIGURATIONS else None

@@ -1,0 +1,330 @@
+"""One repository's folder in the hub's cache: where things lie, and what we keep beside them.
+
+The layout is huggingface_hub's (its guide "Understand caching"): `blobs/<etag>` hold the bytes, `snapshots/<commit>/…`
+are links to them, `refs/<revision>` names a commit. A partial file of ours is `blobs/<etag>.incomplete`, which
+huggingface_hub before 1.0 used as well; later ones add a random part that nobody can ever resume.
+
+Ours is the folder `vllm-fsm/`: the list of a commit's files, so that a complete snapshot can be told without the hub.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+OWN: Final = "vllm-fsm"
+SCHEMA: Final = 1
+PARTIAL: Final = ".incomplete"
+PIECE: Final = 16 * 1024 * 1024
+"""Bytes after which a partial file is synced: what a power cut may cost of each file that is being written."""
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_FOREIGN_PARTIAL = re.compile(r"(?P<etag>[0-9a-f]{40}|[0-9a-f]{64})\.[0-9a-f]{8}\.incomplete")
+
+
+class Unsafe(ValueError):
+    """A hub's answer holds a name that would lead out of the cache, or is no name at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a commit."""
+
+    path: str
+    """Within the repository, with `/`."""
+    size: int
+    """Bytes."""
+    etag: str
+    """The blob's name and the content's hash: SHA-256 of large files, git's blob hash (SHA-1) of the others."""
+
+    @property
+    def large(self) -> bool:
+        """Whether the etag is a SHA-256."""
+        return len(self.etag) == 64
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All files of one commit."""
+
+    commit: str
+    revision: str
+    """The name under which the commit was asked for."""
+    entries: Mapping[str, Entry] = field(repr=False)
+
+    @classmethod
+    def of(cls, commit: str, revision: str, entries: Iterable[Entry]) -> Listing:
+        """Make a listing of what a hub or a file says.
+
+        Raises:
+            Unsafe: a name in it must not be used as a path.
+        """
+        if not is_commit(commit):
+            raise Unsafe(f"commit {commit[:60]!r}")
+        known = {}
+        for entry in entries:
+            parts = entry.path.split("/")
+            if "\0" in entry.path or "\\" in entry.path or any(part in ("", ".", "..") for part in parts):
+                raise Unsafe(f"file name {entry.path[:120]!r}")
+            if not _ETAG.fullmatch(entry.etag) or entry.size < 0:
+                raise Unsafe(f"hash or size of {entry.path[:120]!r}")
+            known[entry.path] = entry
+        return cls(commit, revision, known)
+
+
+def is_commit(revision: str) -> bool:
+    """Whether `revision` is a commit's full hash, which needs no reference."""
+    return _COMMIT.fullmatch(revision) is not None
+
+
+def boot_id() -> str:
+    """Names this run of the kernel."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+class RepoFolder:
+    """The folder of `repo_id` in the cache `models`."""
+
+    def __init__(self, models: str | os.PathLike[str], repo_id: str) -> None:
+        self.models = os.fspath(models)
+        self.name = "--".join(("models", *repo_id.split("/")))
+        self.path = os.path.join(self.models, self.name)
+        self.blobs = os.path.join(self.path, "blobs")
+        self._own = os.path.join(self.path, OWN)
+
+    def blob(self, entry: Entry) -> str:
+        """Where the bytes of `entry` lie when they are complete."""
+        return os.path.join(self.blobs, entry.etag)
+
+    def partial(self, entry: Entry) -> str:
+        """Where they are written until then."""
+        return self.blob(entry) + PARTIAL
+
+    def lock(self, etag: str) -> str:
+        """The file that huggingface_hub locks while it writes a blob."""
+        return os.path.join(self.models, ".locks", self.name, f"{etag}.lock")
+
+    def snapshot(self, commit: str, path: str = "") -> str:
+        """Where the file `path` of `commit` is read."""
+        return os.path.join(self.path, "snapshots", commit, *path.split("/"))
+
+    def ref(self, revision: str) -> str:
+        """The file that says which commit `revision` is."""
+        return os.path.join(self.path, "refs", *revision.split("/"))
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def commit(self, revision: str) -> str | None:
+        """Return the commit that the cache has for `revision`, None if it has none."""
+        if is_commit(revision):
+            return revision if os.path.isdir(self.snapshot(revision)) else None
+        try:
+            with open(self.ref(revision), encoding="ascii") as file:
+                commit = file.read(100).strip()
+        except (OSError, ValueError):
+            return None
+        return commit if is_commit(commit) else None
+
+    def listing(self, commit: str) -> Listing | None:
+        """Return the list of the commit's files, ours or huggingface_hub's (`trees/`), None if there is neither."""
+        try:
+            return _own_listing(_load(os.path.join(self._own, f"{commit}.json")), commit)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+        try:
+            return _tree_listing(_load(os.path.join(self.path, "trees", f"{commit}.json")), commit)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def holds(self, commit: str, entry: Entry) -> bool:
+        """Whether the file is there in its full size."""
+        try:
+            return os.stat(self.snapshot(commit, entry.path)).st_size == entry.size
+        except OSError:
+            return False
+
+    def present(self, entry: Entry) -> int:
+        """Return how many bytes of `entry` lie here, partial ones counted."""
+        for path in (self.blob(entry), self.partial(entry)):
+            try:
+                return min(entry.size, os.stat(path).st_size)
+            except OSError:
+                continue
+        return 0
+
+    def read(self, commit: str, path: str, limit: int = 64 * 1024 * 1024) -> bytes | None:
+        """Return the file's content, None if it cannot be read or is larger than `limit` bytes."""
+        try:
+            with open(self.snapshot(commit, path), "rb") as file:
+                content = file.read(limit + 1)
+        except OSError:
+            return None
+        return content if len(content) <= limit else None
+
+    def files(self, commit: str) -> list[str]:
+        """Return the paths of what the snapshot holds and can be read; links that lead nowhere are left out."""
+        top = self.snapshot(commit)
+        found = []
+        for folder, _, names in os.walk(top):
+            for name in names:
+                path = os.path.join(folder, name)
+                if os.path.isfile(path):
+                    found.append(os.path.relpath(path, top).replace(os.sep, "/"))
+        return sorted(found)
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def prepare(self, listing: Listing) -> None:
+        """Make the folders, keep `listing`, drop what it supersedes, and cut partial files that a power cut broke.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        for folder in (self.blobs, self._own, self.snapshot(listing.commit)):
+            os.makedirs(folder, exist_ok=True)
+        self._after_power_cut()
+        for name in os.listdir(self._own):
+            commit, _, ending = name.partition(".")
+            if ending == "json" and commit != listing.commit and self._revision(commit) == listing.revision:
+                os.unlink(os.path.join(self._own, name))
+        files = {entry.path: {"size": entry.size, "etag": entry.etag} for entry in listing.entries.values()}
+        content = {"schema": SCHEMA, "revision": listing.revision, "files": files}
+        _write(os.path.join(self._own, f"{listing.commit}.json"), json.dumps(content))
+
+    def link(self, commit: str, entry: Entry) -> None:
+        """Make the complete blob readable under its path.
+
+        Raises:
+            OSError: it could not be.
+        """
+        place = self.snapshot(commit, entry.path)
+        target = os.path.relpath(self.blob(entry), os.path.dirname(place))
+        try:
+            if os.readlink(place) == target:
+                return
+        except OSError:
+            pass
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        temporary = f"{place}.{os.getpid()}.tmp"
+        os.symlink(target, temporary)
+        os.replace(temporary, place)
+
+    def refer(self, listing: Listing) -> None:
+        """Say that the revision is this commit. Last of all: until then the earlier commit is what a start finds.
+
+        Raises:
+            OSError: it could not be said.
+        """
+        if not is_commit(listing.revision):
+            path = self.ref(listing.revision)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _write(path, listing.commit)
+
+    def sweep(self) -> int:
+        """Remove partial files that belong to nothing any more; return how many.
+
+        Ours belong to a listing that names them; those of others to whoever holds the lock.
+        """
+        removed = 0
+        wanted = self._listed()
+        for path, name in self._partials():
+            foreign = _FOREIGN_PARTIAL.fullmatch(name)
+            etag = foreign["etag"] if foreign else name.removesuffix(PARTIAL)
+            if (foreign or etag not in wanted) and not _locked(self.lock(etag)):
+                try:
+                    os.unlink(path)
+                    removed += 1
+                except OSError:
+                    continue
+        return removed
+
+    def _partials(self) -> Iterator[tuple[str, str]]:
+        try:
+            names = os.listdir(self.blobs)
+        except OSError:
+            return
+        for name in names:
+            if name.endswith(PARTIAL):
+                yield os.path.join(self.blobs, name), name
+
+    def _listed(self) -> set[str]:
+        try:
+            names = os.listdir(self._own)
+        except OSError:
+            return set()
+        commits = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+        listings = (self.listing(commit) for commit in commits)
+        return {entry.etag for listing in listings if listing for entry in listing.entries.values()}
+
+    def _revision(self, commit: str) -> str | None:
+        listing = self.listing(commit)
+        return listing.revision if listing else None
+
+    def _after_power_cut(self) -> None:
+        """Keep of each partial file what was synced, if the kernel is another than the one that wrote it."""
+        mark = os.path.join(self._own, "boot")
+        now = boot_id()
+        try:
+            with open(mark, encoding="ascii") as file:
+                if file.read() == now:
+                    return
+        except (OSError, ValueError):
+            pass
+        for path, _ in self._partials():
+            os.truncate(path, os.stat(path).st_size // PIECE * PIECE)
+        _write(mark, now)
+
+
+def _own_listing(content: dict[str, Any], commit: str) -> Listing:
+    if content["schema"] != SCHEMA:
+        raise ValueError(content["schema"])
+    files = content["files"].items()
+    return Listing.of(commit, content["revision"], (Entry(path, file["size"], file["etag"]) for path, file in files))
+
+
+def _tree_listing(content: dict[str, Any], commit: str) -> Listing:
+    """Read what huggingface_hub 2.4 keeps (`_tree_cache.py`, format 1)."""
+    if content["format_version"] != 1:
+        raise ValueError(content["format_version"])
+    files = content["files"].items()
+    entries = (Entry(path, file["size"], file.get("lfs_sha256") or file["blob_id"]) for path, file in files)
+    return Listing.of(commit, "", entries)
+
+
+def _load(path: str) -> dict[str, Any]:
+    with open(path, encoding="utf-8") as file:
+        content = json.load(file)
+    if not isinstance(content, dict):
+        raise TypeError(path)
+    return content
+
+
+def _write(path: str, text: str) -> None:
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _locked(path: str) -> bool:
+    """Whether somebody holds the lock file as `filelock` does (flock)."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
