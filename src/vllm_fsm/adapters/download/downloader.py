@@ -1,0 +1,301 @@
+"""Looks into the cache, and has a child process fetch what is missing; everything it learns is posted as an event."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from vllm_fsm.adapters.download.speed import Speed
+from vllm_fsm.arguments import OWN_VARIABLES, RESERVED_VARIABLES
+from vllm_fsm.core import effects, events
+from vllm_fsm.core.snapshot import Finding, Message, Progress, Target
+from vllm_fsm.weights.completeness import FOREIGN_CODE, look
+from vllm_fsm.weights.needs import Needs, needs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vllm_fsm.adapters.ports import Clock, Log, Post
+
+PROGRAM = os.path.join(os.path.dirname(__file__), "fetcher.py")
+SPARE = 1 << 30
+"""Bytes that a download leaves free: a full volume breaks more than a download."""
+LONGEST_LINE = 1 << 16
+"""Bytes of one line from the child."""
+COMPLAINT = 2000
+"""Characters of what the child wrote besides, that are logged."""
+
+_PASSED_ON = re.compile(r"HF_.*|.*_proxy|SSL_CERT_(?:FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE", re.IGNORECASE)
+"""The target's variables that concern the hub and the way to it; its other secrets are not the child's business."""
+_NOT_FOR_US = frozenset({"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_ENABLE_HF_TRANSFER"})
+
+
+class Downloader:
+    """Does the effects of the download's life.
+
+    Args:
+        models: the hub's cache.
+        silence: seconds without a byte after which an attempt is given up.
+        xet: leave transfers to huggingface_hub, which speaks Xet.
+        redact: takes secrets out of a text.
+        spare: bytes to leave free on the volume.
+    """
+
+    def __init__(
+        self,
+        *,
+        post: Post,
+        clock: Clock,
+        log: Log,
+        models: Path,
+        silence: float,
+        xet: bool = False,
+        redact: Callable[[str], str] = str,
+        spare: int = SPARE,
+    ) -> None:
+        self._post = post
+        self._clock = clock
+        self._log = log
+        self._models = models
+        self._silence = silence
+        self._xet = xet
+        self._redact = redact
+        self._spare = spare
+        self._work: asyncio.Task[None] | None = None
+        self._ended: set[asyncio.Task[None]] = set()
+
+    # --- effects -----------------------------------------------------------------------------------------------------
+
+    def check(self, effect: effects.CheckWeights) -> None:
+        """Look into the cache → WeightsComplete, WeightsMissing, DownloadFailed."""
+        wanted = needs(effect.target)
+        if not wanted.repos and wanted.problem is None:
+            # Nothing to be looked for: a start from a local directory waits for no thread.
+            self._post(events.WeightsComplete(self._clock(), effect.fetch, note=wanted.unresolved))
+            return
+        self._begin(self._check(effect.fetch, wanted), effect.fetch)
+
+    def start(self, effect: effects.StartDownload) -> None:
+        """Fetch → DownloadProgressed …, then WeightsComplete or DownloadFailed."""
+        self._begin(self._fetch(effect.fetch, effect.target, needs(effect.target)), effect.fetch)
+
+    def cancel(self, _effect: effects.CancelDownload) -> None:
+        """Kill what is under way; what was fetched stays."""
+        if self._work is not None:
+            self._work.cancel()
+            self._work = None
+
+    async def close(self) -> None:
+        """End everything; nothing is posted any more."""
+        for task in tuple(self._ended):
+            task.cancel()
+        await asyncio.gather(*self._ended, return_exceptions=True)
+
+    def _begin(self, work: Any, fetch: int) -> None:
+        """Do `work` when what was begun before has ended: two children would be in each other's way."""
+        before = tuple(self._ended)
+
+        async def do() -> None:
+            await asyncio.gather(*before, return_exceptions=True)
+            try:
+                await work
+            except Exception as error:
+                self._fail(fetch, Finding.of("DownloadFailed", error=f"{type(error).__name__}: {error}"))
+
+        if self._work is not None:
+            self._work.cancel()
+        self._work = asyncio.get_running_loop().create_task(do())
+        self._ended.add(self._work)
+        self._work.add_done_callback(self._ended.discard)
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    async def _check(self, fetch: int, wanted: Needs) -> None:
+        found = await asyncio.to_thread(look, self._models, wanted)
+        now = self._clock()
+        if found.problem is not None:
+            self._post(events.DownloadFailed(now, fetch, found.problem))
+        elif found.complete:
+            self._post(events.WeightsComplete(now, fetch, found.offline, found.note))
+        else:
+            self._post(events.WeightsMissing(now, fetch))
+
+    # --- fetching ----------------------------------------------------------------------------------------------------
+
+    async def _fetch(self, fetch: int, target: Target, wanted: Needs) -> None:
+        os.makedirs(self._models, exist_ok=True)
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            PROGRAM,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(os.environ, target, wanted, models=self._models, xet=self._xet),
+            limit=LONGEST_LINE,
+            start_new_session=True,
+        )
+        attempt = _Attempt(fetch, self._clock)
+        try:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            assert child.stderr is not None
+            child.stdin.write(json.dumps(self._order(wanted)).encode() + b"\n")
+            said = asyncio.get_running_loop().create_task(_last(child.stderr))
+            ending = await self._listen(child.stdout, attempt)
+            if ending is None:
+                _kill(child)
+                finding = Finding.of("DownloadStalled", repo=attempt.repo, seconds=round(self._silence))
+                self._fail(fetch, finding, moved=attempt.moved)
+                return
+            status = await child.wait()
+            complaint = self._redact((await said)[-COMPLAINT:].strip())
+            if complaint:
+                self._log("fetcher-said", text=complaint)
+            self._conclude(attempt, ending, status)
+        finally:
+            _kill(child)
+            # Its lock files and its memory are free when it is reaped.
+            await asyncio.shield(child.wait())
+
+    def _order(self, wanted: Needs) -> dict[str, Any]:
+        repos = [asdict(repo) | {"role": repo.role.value} for repo in wanted.repos]
+        return {
+            "parent": os.getpid(),
+            "models": os.fspath(self._models),
+            "repos": repos,
+            "remote_code": wanted.remote_code,
+            "silence": self._silence,
+            "spare": self._spare,
+            "xet": self._xet,
+        }
+
+    async def _listen(self, lines: asyncio.StreamReader, attempt: _Attempt) -> dict[str, Any] | None:
+        """Read what the child says until it has no more to say; None when nothing moved for too long.
+
+        Returns its last word, or an empty dictionary.
+        """
+        while True:
+            patience = attempt.moved_at + self._silence - self._clock()
+            try:
+                async with asyncio.timeout(max(0.0, patience)):
+                    line = await lines.readline()
+            except TimeoutError:
+                if self._clock() - attempt.moved_at < self._silence:
+                    continue
+                return None
+            if not line:
+                return {}
+            said = json.loads(line)
+            if "progress" not in said:
+                return dict(said)
+            progress = attempt.take(said["progress"])
+            if progress is not None:
+                self._post(events.DownloadProgressed(self._clock(), attempt.fetch, progress))
+
+    def _conclude(self, attempt: _Attempt, ending: Mapping[str, Any], status: int) -> None:
+        now = self._clock()
+        if "complete" in ending:
+            told = ending["complete"]
+            offline = bool(told["offline"])
+            note = None if offline else Message.of("FetchedByEngine", model=told["repo"], what=FOREIGN_CODE)
+            self._post(events.WeightsComplete(now, attempt.fetch, offline, note))
+        elif "failed" in ending:
+            blame = ending["failed"]
+            params = {
+                name: self._redact(value) if isinstance(value, str) else value
+                for name, value in blame["params"].items()
+            }
+            message = Message.of(blame["reason"], **params)
+            finding = Finding(message, blame["permanent"], self._redact(blame["evidence"]))
+            moved = attempt.moved and blame["reason"] != "ChecksumWrong"
+            self._fail(attempt.fetch, finding, blame["retry_after"], moved)
+        else:
+            finding = Finding.of("FetcherEnded", status=_named(status))
+            self._fail(attempt.fetch, finding, moved=attempt.moved)
+
+    def _fail(self, fetch: int, finding: Finding, retry_after: float = 0.0, moved: bool = False) -> None:
+        self._post(events.DownloadFailed(self._clock(), fetch, finding, retry_after, moved))
+
+
+class _Attempt:
+    """What one child has said so far."""
+
+    def __init__(self, fetch: int, clock: Clock) -> None:
+        self.fetch = fetch
+        self.moved = False
+        """It brought new bytes."""
+        self.moved_at = clock()
+        """When something last moved, monotonic."""
+        self.repo = ""
+        self._clock = clock
+        self._speed = Speed()
+        self._seen: tuple[object, ...] = ()
+
+    def take(self, said: Mapping[str, Any]) -> Progress | None:
+        """Take one report; return what it means when it says something new."""
+        self.repo = said["repo"]
+        now = self._clock()
+        self._speed.feed(now, said["received"])
+        seen = (said["repo"], said["done"], said["received"], said["hashed"], said["files_done"], said["total"])
+        if seen == self._seen:
+            return None
+        self._seen = seen
+        self.moved_at = now
+        self.moved = self.moved or said["received"] > 0
+        total, speed = said["total"], self._speed.value
+        done = said["done"] if total is None else max(0, min(said["done"], total))
+        eta = (total - done) / speed if total is not None and speed else None
+        return Progress(said["repo"], done, total, speed, eta, said["files_done"], said["files"])
+
+
+def environment(
+    base: Mapping[str, str], target: Target, wanted: Needs, *, models: str | os.PathLike[str], xet: bool
+) -> dict[str, str]:
+    """Return the child's environment: ours without our own settings, and of the target's what concerns the hub."""
+    inherited = {
+        name: value
+        for name, value in base.items()
+        if not name.startswith(OWN_VARIABLES) and name not in RESERVED_VARIABLES and name not in _NOT_FOR_US
+    }
+    passed = {
+        name: value for name, value in target.environment if _PASSED_ON.fullmatch(name) and name not in _NOT_FOR_US
+    }
+    token = {"HF_TOKEN": wanted.token} if wanted.token else {}
+    fixed = {
+        "HF_HUB_CACHE": os.fspath(models),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_XET": "0" if xet else "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return inherited | passed | token | fixed
+
+
+def _kill(child: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        child.kill()
+
+
+def _named(status: int) -> str:
+    try:
+        return signal.Signals(-status).name if status < 0 else str(status)
+    except ValueError:
+        return str(status)
+
+
+async def _last(lines: asyncio.StreamReader) -> str:
+    """Read to the end; return the last of it."""
+    kept = b""
+    while piece := await lines.read(1 << 16):
+        kept = (kept + piece)[-4 * COMPLAINT :]
+    return kept.decode("utf-8", "replace")
