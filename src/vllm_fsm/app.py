@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from vllm_fsm import health, journal
 from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.download.downloader import Downloader
 from vllm_fsm.adapters.gpu_memory import GpuMemory
 from vllm_fsm.adapters.health_file import HEARTBEAT, HealthFile
 from vllm_fsm.adapters.health_file import NAME as HEALTH
@@ -151,6 +152,15 @@ class Controller:
             free_memory=GpuMemory().free,
             redact=self.redactor.line,
         )
+        self.downloader = Downloader(
+            post=post,
+            clock=self.clock,
+            log=self.log,
+            models=config.models,
+            silence=config.stall_timeout,
+            xet=config.xet,
+            redact=self.redactor.line,
+        )
         self.prober = Prober(post=post, clock=self.clock, log=self.log, host=config.host, port=config.port, **pace)
         self._probed = re.compile(PROBED.format(host=re.escape(config.host)))
         self.timers = Timers(post, self.clock)
@@ -165,8 +175,9 @@ class Controller:
             fx.WatchLiveness: self.prober.watch,
             fx.StopProbes: self.prober.stop,
             fx.CheckPort: self.prober.check_port,
-            fx.CheckWeights: self._leave_to_engine,
-            fx.CancelDownload: _nothing,
+            fx.CheckWeights: self.downloader.check,
+            fx.StartDownload: self.downloader.start,
+            fx.CancelDownload: self.downloader.cancel,
             fx.ArmTimer: self.timers.arm,
             fx.CancelTimer: self.timers.cancel,
         }
@@ -200,6 +211,7 @@ class Controller:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
             await self.prober.close()
+            await self.downloader.close()
             await self.engine.close()
             if watch is not None:
                 await watch.close()
@@ -275,10 +287,6 @@ class Controller:
         """A callback of the loop raised: the log is the place to say so, redacted."""
         self.log("callback-failed", message=context.get("message"), error=repr(context.get("exception")))
 
-    def _leave_to_engine(self, effect: fx.CheckWeights) -> None:
-        """The engine fetches by itself what its cache lacks: nothing is to be downloaded first."""
-        self.driver.post(ev.WeightsComplete(self.clock(), effect.fetch))
-
     def _relay(self, line: str) -> None:
         if not self._probed.fullmatch(line):
             self.log(journal.ENGINE_LINE, line=plain(line))
@@ -311,10 +319,6 @@ class Controller:
 
     def _now(self) -> str:
         return health.timestamp(datetime.now(UTC))
-
-
-def _nothing(_effect: fx.Effect) -> None:
-    """Nothing is under way that could be cancelled."""
 
 
 def _version() -> str:

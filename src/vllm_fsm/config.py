@@ -35,6 +35,7 @@ class Config:
     stop_timeout: float = 60.0
     stall_timeout: float = 60.0
     swap: str = "after-download"
+    xet: bool = False
     log_format: str = "auto"
 
     @property
@@ -77,6 +78,17 @@ def duration(text: str) -> float:
     if match is None or float(match[1]) <= 0.0:
         raise ValueError(f"{text!r} is no length of time: write seconds, or a number with s, m or h, like 35m")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def switch(text: str) -> bool:
+    """Read `on` or `off`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text not in ("on", "off"):
+        raise ValueError(f"{text!r} is neither on nor off")
+    return text == "on"
 
 
 def command(text: str) -> tuple[str, ...]:

@@ -17,6 +17,15 @@ NOISE = re.compile(
 )
 """What every run prints after its last word."""
 LONGEST_EVIDENCE = 500
+MISSING = re.compile(
+    r"(?:[\w.]*\.)?(?:LocalEntryNotFoundError|IncompleteSnapshotError|OfflineModeIsEnabled)\b"
+    r"|\w*Error: Weight files referenced in index but missing"
+    r"|\w*Error: Cannot find any model weights with"
+    r"|\w*Error: Couldn't instantiate the backend tokenizer"
+    r"|OSError: We couldn't connect to .* and couldn't find them in the cached files"
+    r"|\s*Value error, Invalid repository ID or local directory specified"
+)
+"""What vLLM 0.32, transformers and huggingface_hub say of a file that is not in the cache."""
 NOT_FOUND = frozenset({errno.ENOENT, errno.ENOTDIR})
 NOT_EXECUTABLE = frozenset({errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.EISDIR, errno.ELOOP})
 HOPELESS = frozenset({errno.E2BIG, errno.EINVAL, errno.ENAMETOOLONG})
@@ -33,6 +42,9 @@ def explain_exit(status: int, tail: str) -> Finding:
         said = usage[-1][0][:LONGEST_EVIDENCE]
         return Finding.of("BadArguments", permanent=True, evidence=said, detail=usage[-1][1][:LONGEST_EVIDENCE])
     said = next((line.strip()[:LONGEST_EVIDENCE] for line in reversed(lines) if not NOISE.match(line)), "")
+    missing = next((line.strip()[:LONGEST_EVIDENCE] for line in lines if MISSING.match(line)), None)
+    if missing is not None:
+        return Finding.of("FileMissing", evidence=missing, line=missing)
     if status < 0:
         return Finding.of("EngineKilled", evidence=said, signal=_signal_name(-status))
     return Finding.of("EngineExited", evidence=said, status=status)

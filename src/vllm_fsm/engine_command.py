@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vllm_fsm.arguments import OWN_VARIABLES, RESERVED_VARIABLES
+from vllm_fsm.arguments import OWN_VARIABLES, RESERVED_VARIABLES, SERVED_MODEL_NAME, names_served_model
 from vllm_fsm.config import MODELS
 from vllm_fsm.core.snapshot import Target
 
@@ -14,20 +14,31 @@ KERNELS = os.path.join("cache", "vllm")
 """Compiled kernels and graphs; may be deleted at any time."""
 
 
-def argv(target: Target, *, command: Sequence[str], host: str, port: int, data: Path) -> tuple[str, ...]:
-    """Return the engine's argument vector. Our flags come last: vLLM 0.32 takes the last of equal flags."""
+def argv(
+    target: Target, *, command: Sequence[str], host: str, port: int, data: Path, offline: bool = False
+) -> tuple[str, ...]:
+    """Return the engine's argument vector. Our flags come last: vLLM 0.32 takes the last of equal flags.
+
+    With the hub switched off (`offline`) vLLM 0.32 replaces the model's name by the path of its snapshot, in
+    `/v1/models` too (`engine/arg_utils.py`): the name is given as the served one, unless the user gives another.
+    """
+    named = offline and not names_served_model(target.arguments)
+    name = (SERVED_MODEL_NAME, target.model) if named else ()
     fixed = ("--host", host, "--port", str(port), "--download-dir", str(data / MODELS))
-    return (*command, "serve", *target.arguments, *fixed)
+    return (*command, "serve", *target.arguments, *name, *fixed)
 
 
-def environment(base: Mapping[str, str], target: Target, *, data: Path, tmpdir: str) -> dict[str, str]:
+def environment(
+    base: Mapping[str, str], target: Target, *, data: Path, tmpdir: str, offline: bool = False
+) -> dict[str, str]:
     """Return the engine's environment, made from `base`, which is our own.
 
-    The store may replace the defaults; VLLM_CACHE_ROOT may come from our own environment as well. The API key is in the
-    environment only, since every user of the machine can read the command line.
+    The store may replace the defaults, that the hub is switched off (`offline`) among them; VLLM_CACHE_ROOT may come
+    from our own environment as well. The API key is in the environment only, since every user of the machine can read
+    the command line.
     """
     inherited = {name: value for name, value in base.items() if _free(name)}
-    defaults = {"PYTHONUNBUFFERED": "1", "HF_HUB_VERBOSITY": "info"}
+    defaults = {"PYTHONUNBUFFERED": "1", "HF_HUB_VERBOSITY": "info", **({"HF_HUB_OFFLINE": "1"} if offline else {})}
     wanted = {name: value for name, value in target.environment if _free(name)}
     fixed = {"HF_HUB_CACHE": str(data / MODELS), "VLLM_API_KEY": target.key.reveal(), "TMPDIR": tmpdir}
     return {"VLLM_CACHE_ROOT": str(data / KERNELS), **inherited, **defaults, **wanted, **fixed}

@@ -8,7 +8,7 @@ from typing import Final
 from vllm_fsm import health
 from vllm_fsm.core.events import DownloadRetryDue, RestartDue
 from vllm_fsm.core.render import Example
-from vllm_fsm.core.snapshot import Finding, Progress, Secret, Snapshot, Target
+from vllm_fsm.core.snapshot import Finding, Message, Progress, Secret, Snapshot, Target
 from vllm_fsm.core.states import Download, Engine, Service
 
 _ONE: Final = Target(("org/name",), (), Secret(""), "org/name")
@@ -37,10 +37,15 @@ def snapshots() -> list[Snapshot]:
             active=None,
             download=Download.WAITING,
             progress=_HALF,
-            fetch_finding=Finding.of("DownloadFailed", error="connection reset"),
+            fetch_finding=Finding.of("DownloadStalled", repo="org/name", seconds=60),
             timers=((DownloadRetryDue, 8.0),),
         ),
         _snapshot(Service.LOADING, engine=Engine.ALIVE),
+        _snapshot(
+            Service.LOADING,
+            engine=Engine.ALIVE,
+            note=Message.of("FetchedByEngine", model="org/name", what="code of another repository"),
+        ),
         _snapshot(Service.LOADING, engine=Engine.TERMINATING),
         _snapshot(Service.LOADING, finding=_EXITED, crashes=(0.0, 1.0), timers=((RestartDue, 2.0),)),
         _snapshot(Service.READY, proven=True, engine=Engine.ALIVE),
@@ -57,9 +62,23 @@ def snapshots() -> list[Snapshot]:
             proven=True,
             engine=Engine.ALIVE,
             target=_NEXT,
-            next_problem=Finding.of("DownloadFailed", error="connection reset"),
+            next_problem=Finding.of("GatedRepo", permanent=True, repo="org/next"),
         ),
         _snapshot(Service.FAILED, failed=True, finding=Finding.of("StartupTimeout", minutes=35)),
+        _snapshot(
+            Service.FAILED,
+            active=None,
+            failed=True,
+            finding=Finding.of("DiskFull", permanent=True, repo="org/name", needed="39.6", free="12.3", other="68.1"),
+        ),
+        _snapshot(
+            Service.FAILED,
+            active=None,
+            failed=True,
+            finding=Finding.of("HubUnreachable", host="huggingface.co"),
+            fetch_tries=10,
+            timers=((RestartDue, 900.0),),
+        ),
         _snapshot(
             Service.FAILED,
             failed=True,

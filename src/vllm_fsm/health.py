@@ -5,7 +5,7 @@ The schema of `health.json` is `document`; `docs/health.md` explains each field.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
@@ -68,7 +68,7 @@ def document(snapshot: Snapshot, wall: Wall, boot_id: str) -> dict[str, Any]:
         "pid": snapshot.pid,
         "target": _target(snapshot.target),
         "active": _target(snapshot.active),
-        "download": _download(snapshot.progress) if downloading(snapshot) else None,
+        "download": download(snapshot.progress) if snapshot.progress and downloading(snapshot) else None,
         "nextTry": None if due is None else timestamp(wall(due)),
         "warnings": [_message(warning) | {"message": messages.text(warning)} for warning in snapshot.warnings],
         "bootId": boot_id,
@@ -139,6 +139,8 @@ def _loading(snapshot: Snapshot, wall: Wall) -> list[Message]:
     parts = [Message.of("Loading")]
     if snapshot.phase is not None:
         parts.append(snapshot.phase)
+    if snapshot.note is not None and snapshot.active is not None:
+        parts.append(snapshot.note)
     if snapshot.engine is Engine.TERMINATING:
         parts.append(Message.of("StoppingLast"))
     return [*parts, *snapshot.warnings]
@@ -148,7 +150,7 @@ def _ready(snapshot: Snapshot, _wall: Wall) -> list[Message]:
     problem = snapshot.next_problem
     active = snapshot.active
     if problem is not None and active is not None:
-        return [Message.of("ReadyKept", model=active.model), problem.message, *snapshot.warnings]
+        return [Message.of("ReadyKept", model=active.model), problem.message, *_tries(snapshot), *snapshot.warnings]
     if downloading(snapshot) and snapshot.target is not None:
         return [_progress("ReadyNext", snapshot.progress, snapshot.target.model), *snapshot.warnings]
     return [Message.of("Ready"), *snapshot.warnings]
@@ -157,12 +159,19 @@ def _ready(snapshot: Snapshot, _wall: Wall) -> list[Message]:
 def _failed(snapshot: Snapshot, wall: Wall) -> list[Message]:
     finding = snapshot.finding
     assert finding is not None
-    parts = [finding.message]
+    parts = [finding.message, *_tries(snapshot)]
     due = snapshot.due(RestartDue)
     # A port is looked at every few seconds: its sentence says so, and a time would change as often.
     if due is not None and finding.reason != PORT_TAKEN:
         parts.append(Message.of("NextTry", time=_clock(wall, due)))
     return [*parts, *snapshot.warnings]
+
+
+def _tries(snapshot: Snapshot) -> list[Message]:
+    """How often a download was tried before it was given up, where that says more than its last failure."""
+    if downloading(snapshot) or snapshot.fetch_tries < 2:
+        return []
+    return [Message.of("TriedOften", number=snapshot.fetch_tries)]
 
 
 _PARTS: Final[dict[Service, Callable[[Snapshot, Wall], list[Message]]]] = {
@@ -217,13 +226,32 @@ def _target(target: Target | None) -> dict[str, Any] | None:
     }
 
 
-def _download(progress: Progress | None) -> dict[str, Any] | None:
-    if progress is None:
-        return None
+def download(progress: Progress) -> dict[str, Any]:
+    """How far a download is, as `health.json` and the log have it; sizes in bytes, times in seconds."""
     return {
         "repo": progress.repo,
         "done": progress.done,
         "total": progress.total,
         "bytesPerSecond": None if progress.speed is None else round(progress.speed),
         "etaSeconds": None if progress.eta is None else round(progress.eta),
+        "filesDone": progress.files_done,
+        "files": progress.files,
     }
+
+
+def told(download: Mapping[str, Any]) -> str:
+    """Say the content of `download` to a person."""
+    if download["total"] is None:
+        return f"{download['repo']}: asking the hub what there is"
+    share = 100 * download["done"] // max(1, download["total"])
+    words = [f"{download['repo']}: {_gb(download['done'])} of {_gb(download['total'])} GB ({share} %)"]
+    words.append(f"{download['filesDone']} of {download['files']} files")
+    if download["bytesPerSecond"] is not None:
+        words.append(f"{download['bytesPerSecond'] / 1e6:.1f} MB/s")
+    if download["etaSeconds"] is not None:
+        words.append(f"{ceil(download['etaSeconds'] / 60)} min left")
+    return ", ".join(words)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.{1 if size >= 1e9 else 3}f}"

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from vllm_fsm import health
-from vllm_fsm.core.events import EngineExited
+from vllm_fsm import health, messages
+from vllm_fsm.core.events import DownloadFailed, DownloadProgressed, EngineExited
 from vllm_fsm.core.states import Engine
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ ENGINE_LINE: Final = "engine-output"
 ENGINE: Final = "engine"
 STARTED: Final = "engine-started"
 EXITED: Final = "engine-exited"
+DOWNLOAD: Final = "download"
+DOWNLOAD_FAILED: Final = "download-failed"
+PROGRESS_EVERY: Final = 10.0
+"""Seconds between two lines about a download, at least."""
 
 
 def logger(lines: Lines, scrub: Callable[[Any], Any], stamp: Callable[[], str], *, console: bool) -> Log:
@@ -64,13 +68,29 @@ def logger(lines: Lines, scrub: Callable[[Any], Any], stamp: Callable[[], str], 
 
 def transition(log: Log, wall: health.Wall) -> Callable[[Snapshot, Event, Snapshot], dict[str, Any] | None]:
     """Return the observer that writes the line of a transition and returns its fields, None where there was none."""
+    shown_at = float("-inf")
 
     def observe(before: Snapshot, event: Event, after: Snapshot) -> dict[str, Any] | None:
+        nonlocal shown_at
+        if isinstance(event, DownloadProgressed):
+            if after.progress is event.progress and event.at - shown_at >= PROGRESS_EVERY:
+                shown_at = event.at
+                log(DOWNLOAD, **health.download(event.progress))
+            return None
         if after.pid is not None and after.pid != before.pid:
             log(STARTED, attempt=after.epoch, pid=after.pid)
         if isinstance(event, EngineExited) and after.dropped == before.dropped:
             asked = before.engine is Engine.TERMINATING
             log(EXITED, attempt=event.epoch, status=event.status, asked=asked, evidence=event.finding.evidence)
+        if isinstance(event, DownloadFailed) and after.dropped == before.dropped:
+            finding = event.finding
+            log(
+                DOWNLOAD_FAILED,
+                reason=finding.reason,
+                message=messages.text(finding.message),
+                permanent=finding.permanent,
+                evidence=finding.evidence,
+            )
         if after.state is before.state:
             if after.engine is not before.engine:
                 log(ENGINE, **{"from": before.engine.value, "to": after.engine.value}, attempt=after.epoch)
@@ -110,6 +130,8 @@ def _for_people(_logger: object, _method: str, fields: Fields) -> str:
         return f"{clock} ● {fields['from']} → {fields['to']} after {lasted} ({fields['trigger']}): {fields['message']}"
     if event == ENGINE:
         return f"{clock} · engine {fields['from']} → {fields['to']} (start {fields['attempt']})"
+    if event == DOWNLOAD:
+        return f"{clock} ⇣ {health.told(fields)}"
     shown = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
     return f"{clock} · {event} {shown}".rstrip()
 

@@ -55,7 +55,50 @@ ENGLISH: Final[dict[str, str]] = {
         "Processes of an earlier engine do not end: {processes}. The next one starts when they are gone."
     ),
     "EffectFailed": "An internal step failed ({effect}: {error}). It is tried again.",
+    "FileMissing": (
+        "The engine missed a file of the model ({line}). Delete the cached model, so that it is downloaded anew, or "
+        "check the hub."
+    ),
+    # --- why a model cannot be had, and what to do ---
     "DownloadFailed": "The model could not be downloaded ({error}). Check the network.",
+    "FetcherEnded": "The download process ended with {status}. It is begun again where it stopped.",
+    "DownloadStalled": "No byte of {repo} arrived for {seconds} s. Check the network.",
+    "DownloadCut": "The connection was cut while {repo} was downloading. Check the network.",
+    "HubUnreachable": "The hub {host} cannot be reached. Check the network, and HF_ENDPOINT if you set it.",
+    "HubNameUnknown": "The name {host} cannot be resolved. Check the network and its DNS.",
+    "HubNotTrusted": "The certificate of {host} is not trusted. Check the clock of this machine and its proxy.",
+    "HubRateLimited": "The hub {host} answers that there were too many requests. A HuggingFace token raises the limit.",
+    "HubError": "The hub {host} answers with an error (HTTP {status}). It usually passes by itself.",
+    "NotAHub": "What answers at {host} is no model hub. Check HF_ENDPOINT.",
+    "HubForbids": "The hub {host} refuses access to {repo}. Check the rights of your HuggingFace token.",
+    "TokenRefused": "The hub {host} does not accept the HuggingFace token. Set a valid HF_TOKEN, or none.",
+    "GatedRepo": (
+        "{repo} is gated. Accept its licence on its page with your account, and set HF_TOKEN to a token of yours."
+    ),
+    "GatedRepoDenied": (
+        "{repo} is gated, and the account of your HuggingFace token has no access to it. Ask for access on its page."
+    ),
+    "ModelNotFound": "{repo} is not on the hub, or your HuggingFace token may not see it. Check the spelling.",
+    "ModelNotFoundOrPrivate": "{repo} is not on the hub, or is private. Check the spelling; if private, set HF_TOKEN.",
+    "ModelPathMissing": "{path} is neither a directory here nor the name of a model on the hub. Check the spelling.",
+    "RevisionNotFound": "{repo} has no revision {revision}. Check --revision.",
+    "RepoDisabled": "The hub has disabled access to {repo}. Choose another model.",
+    "NoWeights": "{repo} holds no weights that vLLM can read. Choose another model, or check --load-format.",
+    "UnsafeRepository": "The hub lists something for {repo} that must not be stored ({what}). Choose another model.",
+    "NotInCache": (
+        "{repo} is not complete in the cache, and HF_HUB_OFFLINE forbids to download it. Remove that variable."
+    ),
+    "DiskFull": (
+        "{repo} needs {needed} GB more and {free} GB are free on its volume. Other models in the cache take up "
+        '{other} GB: "Delete Model Cache" frees them.'
+    ),
+    "VolumeFull": 'The volume of the models is full. "Delete Model Cache" frees room.',
+    "CacheNotWritable": "The model cache cannot be written ({error}: {path}). Check its volume and permissions.",
+    "CacheLocked": "Another program is downloading {repo} into the same cache. It is looked at again.",
+    "ChecksumWrong": "{file} of {repo} arrived with a wrong checksum. It is downloaded again.",
+    "TriedOften": "{number} attempts in a row brought nothing.",
+    # --- what else should be known of a start ---
+    "FetchedByEngine": "vLLM downloads what it needs of {model} by itself ({what}), so its progress is not known.",
     # --- what else should be known: the files. No parameter holds what stands in a file, which may be a key ---
     "FileNotJson": (
         "Ignoring {file}: not valid JSON at line {line}, column {column} ({detail}). "

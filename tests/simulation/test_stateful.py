@@ -19,6 +19,7 @@ class Controller(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.world = World(0, edits=False)
+        self.usual = Faults()
 
     def want(self, target):
         self.world.wanted = target
@@ -39,6 +40,15 @@ class Controller(RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS))
     def choose_nonsense(self, key):
         self.want(Target(("--oops",), (), key, "", BAD))
+
+    @rule(models=st.sets(st.sampled_from(MODELS)))
+    def hub_goes_down(self, models):
+        self.world.cached = models
+        self.world.faults = Faults(missing=1.0, download_fails=1.0)
+
+    @rule()
+    def hub_comes_back(self):
+        self.world.faults = self.usual
 
     @rule()
     def retry(self):
@@ -84,7 +94,7 @@ class KindController(Controller):
 
     def __init__(self):
         super().__init__()
-        self.world.faults = Faults.none()
+        self.world.faults = self.usual = Faults.none()
 
 
 Controller.TestCase.settings = KindController.TestCase.settings = settings(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from support import hub_cache
 from support.rude import COMMAND, free_port
 from support.wait import wait_for
 from vllm_fsm.adapters import procfs
@@ -39,6 +40,8 @@ class Controller:
         self.data, self.public, self.run_dir = root / "data", root / "public", root / "run"
         for directory in (self.data, self.public):
             directory.mkdir(parents=True, exist_ok=True)
+        if not (self.data / "models").exists():
+            hub_cache.keep(self.data / "models", "tiny")
         self.port = port or free_port()
         self.engine = tuple(engine)
         self.flags = flags

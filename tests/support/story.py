@@ -15,7 +15,8 @@ OTHER_KEY = Secret("b" * 22)
 CRASH = Finding.of("EngineExited", status=1)
 WRONG = Finding.of("BadArguments", permanent=True, detail="unrecognized arguments: --oops")
 TAKEN = Finding.of("PortTaken", port=8000, holder="nginx (pid 7)")
-HUB_DOWN = Finding.of("DownloadFailed", error="timed out")
+HUB_DOWN = Finding.of("HubUnreachable", host="hub.example")
+MISSED = Finding.of("FileMissing", line="LocalEntryNotFoundError")
 
 
 def target(model: str = "org/one", *arguments: str, key: Secret = KEY, problem: Finding | None = None) -> Target:

@@ -26,8 +26,18 @@ MODELS = ["org/one", "org/two", "org/three"]
 BAD = Finding.of("BadArguments", permanent=True, detail="no model")
 TRANSIENT = Finding.of("EngineExited", status=1)
 PERMANENT = Finding.of("BadArguments", permanent=True, detail="unrecognized arguments")
-HUB_DOWN = Finding.of("HubUnreachable")
-GATED = Finding.of("GatedRepo", permanent=True)
+MISSED = Finding.of("FileMissing", line="LocalEntryNotFoundError")
+PASSING = [
+    Finding.of(reason)
+    for reason in ("HubUnreachable", "HubRateLimited", "HubError", "DownloadStalled", "DownloadCut", "CacheLocked")
+]
+"""What ends an attempt at a download and may pass by itself."""
+WRONG_BYTES = Finding.of("ChecksumWrong")
+HOPELESS = [
+    Finding.of(reason, permanent=True)
+    for reason in ("GatedRepo", "ModelNotFound", "RevisionNotFound", "TokenRefused", "DiskFull", "CacheNotWritable")
+]
+"""What ends it until somebody changes something."""
 TAKEN = Finding.of("PortTaken", port=8000, holder="stranger (pid 7)")
 
 
@@ -37,6 +47,7 @@ class Process:
 
     epoch: int
     target: Target
+    offline: bool = False
     executed: bool = False
     leader: bool = True
     """The leader lives."""
@@ -70,6 +81,9 @@ class Faults:
     effect_fails: float = 0.1
     missing: float = 0.4
     download_fails: float = 0.4
+    check_fails: float = 0.03
+    misses: float = 0.1
+    """An engine with the hub switched off looks for a file that nobody could know of."""
     stranger: float = 0.03
     repeat: float = 0.05
     """A past event comes once more, late."""
@@ -111,6 +125,10 @@ class World:
         self.snapshot = Snapshot(settings=self.settings)
         self.processes: list[Process] = []
         self.cached: set[str] = set()
+        self.fetching: int | None = None
+        """The check or download that is under way."""
+        self.missed: Target | None = None
+        """What an engine with the hub switched off was to serve when it missed a file."""
         self.port_taken_until = -1.0
         self.timers: dict[type[ev.Timer], float] = {}
         self.wanted: Target | None = None
@@ -234,6 +252,17 @@ class World:
         )
         self.must(dict(after.timers) == self.timers, "armed timers are those of the snapshot", event)
         self.must(sum(isinstance(e, fx.StartEngine) for e in effects) <= 1, "one start a step", event)
+        if after.progress is not None:
+            self.must(0 <= after.progress.done <= (after.progress.total or 0), "never above 100 %", event)
+        if isinstance(event, ev.WantedChanged) and before.proven and after.settings.swap_after_download:
+            self.must(self.spared(before, event, effects), "what serves goes on until the next one is there", event)
+
+    def spared(self, before: Snapshot, event: ev.WantedChanged, effects: tuple[fx.Effect, ...]) -> bool:
+        """Whether a change of mind leaves the ready engine alone, unless its key is no longer the one in force."""
+        active = before.active
+        assert active is not None
+        stopped = any(isinstance(effect, fx.TerminateEngine | fx.KillSession) for effect in effects)
+        return not stopped or before.stopping or event.target is None or event.target.key != active.key
 
     def must(self, holds: bool, promise: str, event: ev.Event) -> None:
         if not holds:
@@ -264,6 +293,8 @@ class World:
     def start_engine(self, effect: fx.StartEngine) -> None:
         if any(p.session for p in self.processes):
             raise Broken(f"start beside a living session: seed {self.seed}, {effect!r}")
+        if effect.offline and effect.target == self.missed:
+            raise Broken(f"once more without the hub after a file was missed: seed {self.seed}, {effect!r}")
         r = self.random.random
         if self.now < self.port_taken_until:
             self.schedule(0.01, ev.StartFailed(0.0, effect.epoch, TAKEN))
@@ -271,7 +302,7 @@ class World:
         if r() < self.faults.refuse_start:
             self.schedule(0.01, ev.StartFailed(0.0, effect.epoch, self.some_finding()))
             return
-        self.processes = [Process(effect.epoch, effect.target)]
+        self.processes = [Process(effect.epoch, effect.target, offline=effect.offline)]
         process = self.processes[0]
         if r() < self.faults.deaf:
             process.deaf = self.random.choice([1, 1, 99])
@@ -284,7 +315,9 @@ class World:
             return
         process.probed = True
         r = self.random.random
-        if r() < self.faults.exit_early:
+        if process.offline and r() < self.faults.misses:
+            self.schedule(r() * 30, ev.EngineExited(0.0, effect.epoch, 1, MISSED))
+        elif r() < self.faults.exit_early:
             self.schedule(r() * 30, ev.EngineExited(0.0, effect.epoch, 1, self.some_finding()))
         elif r() < self.faults.never_listen:
             pass
@@ -345,13 +378,25 @@ class World:
 
     # --- the hub -------------------------------------------------------------------------------------------------
 
+    def begin_fetch(self, effect: fx.CheckWeights | fx.StartDownload) -> None:
+        if self.fetching is not None:
+            raise Broken(f"two fetches at a time: seed {self.seed}, {effect!r} beside number {self.fetching}")
+        self.fetching = effect.fetch
+
+    def cancel_fetch(self, _effect: fx.CancelDownload) -> None:
+        self.fetching = None
+
     def check_weights(self, effect: fx.CheckWeights) -> None:
-        if effect.target.model in self.cached or self.random.random() >= self.faults.missing:
-            self.schedule(0.01, ev.WeightsComplete(0.0, effect.fetch))
+        self.begin_fetch(effect)
+        if self.random.random() < self.faults.check_fails:
+            self.schedule(0.01, ev.DownloadFailed(0.0, effect.fetch, self.random.choice([*PASSING, *HOPELESS])))
+        elif effect.target.model in self.cached or self.random.random() >= self.faults.missing:
+            self.schedule(0.01, ev.WeightsComplete(0.0, effect.fetch, offline=self.random.random() < 0.8))
         else:
             self.schedule(0.01, ev.WeightsMissing(0.0, effect.fetch))
 
     def start_download(self, effect: fx.StartDownload) -> None:
+        self.begin_fetch(effect)
         r = self.random.random
         at = 0.0
         for i in range(self.random.randrange(4)):
@@ -359,12 +404,13 @@ class World:
             self.schedule(at, ev.DownloadProgressed(0.0, effect.fetch, Progress(effect.target.model, i * 1000, 4000)))
         at += r() * 30
         if r() < self.faults.download_fails:
-            finding = GATED if r() < self.faults.permanent else HUB_DOWN
+            finding = self.random.choice(HOPELESS if r() < self.faults.permanent else [*PASSING, WRONG_BYTES])
             wait = self.random.choice([0.0, 0.0, 30.0])
-            self.schedule(at, ev.DownloadFailed(0.0, effect.fetch, finding, wait, moved=r() < 0.3))
+            moved = finding != WRONG_BYTES and r() < 0.3
+            self.schedule(at, ev.DownloadFailed(0.0, effect.fetch, finding, wait, moved))
         else:
             self.cached.add(effect.target.model)
-            self.schedule(at, ev.WeightsComplete(0.0, effect.fetch))
+            self.schedule(at, ev.WeightsComplete(0.0, effect.fetch, offline=r() < 0.8))
 
     # --- the rest ------------------------------------------------------------------------------------------------
 
@@ -386,6 +432,7 @@ class World:
         self.old = None
         self.timers.clear()
         self.processes.clear()
+        self.fetching = self.missed = None
         self.snapshot = Snapshot(settings=self.settings)
         self.schedule(0.5, ev.WantedChanged(0.0, self.wanted))
 
@@ -394,6 +441,12 @@ class World:
 
     def world_allows(self, event: ev.Event) -> bool:
         """Whether the event can still happen in this world, and what it does to it."""
+        if isinstance(event, ev.FetchEvent):
+            # Also what was cancelled may still arrive, as something that was posted already.
+            if event.fetch == self.fetching and not isinstance(event, ev.DownloadProgressed):
+                self.fetching = None
+            if isinstance(event, ev.WeightsComplete):
+                self.missed = None
         if isinstance(event, ev.EngineEvent):
             process = self.process(event.epoch)
             if isinstance(event, ev.EngineStarted):
@@ -404,6 +457,8 @@ class World:
                 if process is None or not process.leader:
                     return False
                 process.leader = process.listens = False
+                if process.offline and event.finding == MISSED:
+                    self.missed = process.target
             elif isinstance(event, ev.EngineVacated):
                 if process is not None:
                     if process.leader:
@@ -494,7 +549,7 @@ HANDLERS = {
     fx.CheckPort: World.check_port,
     fx.CheckWeights: World.check_weights,
     fx.StartDownload: World.start_download,
-    fx.CancelDownload: World.nothing,
+    fx.CancelDownload: World.cancel_fetch,
     fx.ArmTimer: World.arm,
     fx.CancelTimer: World.cancel,
     fx.Exit: World.exit,

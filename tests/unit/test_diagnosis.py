@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vllm_fsm.adapters.process.output import TAIL_LINES
 from vllm_fsm.diagnosis import explain_exec, explain_exit
 
 
@@ -79,3 +80,25 @@ def test_a_script_without_its_interpreter_was_found(tmp_path: Path, by_path: boo
     finding = explain_exec(OSError(errno.ENOENT, "No such file"), command, str(tmp_path))
     assert finding.reason == "EngineNotExecutable"
     assert "interpreter" in dict(finding.message.params)["error"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("recording", "line"),
+    [
+        ("d3_offline_shard_missing", "FileNotFoundError: Weight files referenced in index but missing"),
+        ("d4_offline_tokenizer_missing", "ValueError: Couldn't instantiate the backend tokenizer"),
+        ("d5_offline_config_missing", "Value error, Invalid repository ID or local directory specified"),
+        ("d6_offline_no_weights", "RuntimeError: Cannot find any model weights with"),
+        ("d7_offline_empty_cache", "huggingface_hub.errors.LocalEntryNotFoundError: Cannot find an appropriate"),
+    ],
+)
+def test_a_file_that_the_cache_lacks_is_recognised_in_what_a_real_vllm_said(recording: str, line: str) -> None:
+    log = (Path(__file__).parent / "data" / f"{recording}.log").read_text().splitlines()
+    finding = explain_exit(1, "\n".join(log[-TAIL_LINES:]))
+    assert (finding.reason, finding.permanent) == ("FileMissing", False)
+    assert finding.evidence.startswith(line)
+
+
+def test_a_request_that_speaks_of_missing_files_is_no_cause() -> None:
+    said = "(APIServer pid=7) INFO 11-23 09:05:03 [x.py:1] prompt: 'huggingface_hub.errors.LocalEntryNotFoundError: x'"
+    assert explain_exit(1, said).reason == "EngineExited"

@@ -71,3 +71,28 @@ def test_our_own_environment_may_place_the_kernel_cache_only() -> None:
     assert made["VLLM_CACHE_ROOT"] == "/cache"
     assert made["HF_HUB_VERBOSITY"] == "info"
     assert made["PYTHONUNBUFFERED"] == "1"
+
+
+def offline(wanted: Target) -> tuple[tuple[str, ...], dict[str, str]]:
+    argv = engine_command.argv(wanted, command=("vllm",), host="h", port=1, data=DATA, offline=True)
+    made = engine_command.environment({}, wanted, data=DATA, tmpdir="/run/t/1", offline=True)
+    return argv[: argv.index("--host")], made
+
+
+def test_with_the_hub_switched_off_the_model_keeps_its_name() -> None:
+    argv, made = offline(target("org/model", "--seed", "7"))
+    assert argv == ("vllm", "serve", "org/model", "--seed", "7", "--served-model-name", "org/model")
+    assert made["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize("flag", ["--served-model-name", "--served_model_name", "--served-model"])
+def test_the_name_that_the_user_gives_stays_alone(flag: str) -> None:
+    assert offline(target("org/model", flag, "mine"))[0] == ("vllm", "serve", "org/model", flag, "mine")
+
+
+def test_what_the_user_says_about_the_hub_counts() -> None:
+    assert offline(target(HF_HUB_OFFLINE="0"))[1]["HF_HUB_OFFLINE"] == "0"
+
+
+def test_the_hub_is_not_switched_off_otherwise() -> None:
+    assert "HF_HUB_OFFLINE" not in environment({})

@@ -8,7 +8,7 @@ import pytest
 from support.story import CRASH, HUB_DOWN, KEY, TAKEN, WRONG, Story, target
 from vllm_fsm import health
 from vllm_fsm.core import events as ev
-from vllm_fsm.core.snapshot import Message, Progress
+from vllm_fsm.core.snapshot import Finding, Message, Progress
 from vllm_fsm.examples import snapshots
 
 LOADING = (
@@ -71,7 +71,8 @@ def test_downloading_before_the_first_byte():
 def test_a_waiting_download_says_why_and_when():
     story = Story().wants(target()).happens(ev.WeightsMissing).happens(ev.DownloadFailed, HUB_DOWN, 60.0)
     assert shown(story)[1].startswith(
-        "The model could not be downloaded (timed out). Check the network. Next try at 00:17:40 UTC. Downloading"
+        "The hub hub.example cannot be reached. Check the network, and HF_ENDPOINT if you set it. "
+        "Next try at 00:17:40 UTC. Downloading"
     )
 
 
@@ -119,7 +120,7 @@ def test_a_phase_is_shown_while_loading():
 
 def test_a_crash_beside_a_waiting_download_says_what_waits():
     story = Story().swapping().happens(ev.DownloadFailed, HUB_DOWN).happens(ev.EngineExited, 1, CRASH)
-    assert shown(story)[1].startswith("The model could not be downloaded (timed out). Check the network. Next try at")
+    assert shown(story)[1].startswith("The hub hub.example cannot be reached. Check the network, and")
 
 
 def test_a_taken_port_names_no_time_that_would_change_every_5_seconds():
@@ -163,3 +164,45 @@ def test_next_try_is_the_first_of_those_that_are_set():
     story = Story().swapping().crashes().happens(ev.DownloadFailed, HUB_DOWN)
     assert health.next_try(story.snapshot) == story.snapshot.due(ev.DownloadRetryDue)
     assert health.document(story.snapshot, wall, "b")["nextTry"].endswith("Z")
+
+
+def test_ready_says_how_often_the_next_model_was_tried_for():
+    story = Story(download_tries=2).swapping()
+    story.happens(ev.DownloadFailed, HUB_DOWN).fires(ev.DownloadRetryDue).happens(ev.DownloadFailed, HUB_DOWN)
+    result, message = shown(story)
+    assert result == "success"
+    assert message == (
+        "The vLLM API is ready. It still serves org/one, because what was chosen since cannot be served: "
+        "The hub hub.example cannot be reached. Check the network, and HF_ENDPOINT if you set it. "
+        "2 attempts in a row brought nothing."
+    )
+
+
+def test_a_failure_at_the_first_attempt_counts_none():
+    story = Story().wants(target()).happens(ev.WeightsMissing)
+    story.happens(ev.DownloadFailed, Finding.of("GatedRepo", permanent=True, repo="org/one"))
+    assert shown(story)[1].startswith("org/one is gated.")
+    assert "attempts" not in shown(story)[1]
+
+
+def test_loading_says_that_the_engine_downloads_by_itself():
+    note = Message.of("FetchedByEngine", model="org/one", what="s3://x")
+    story = Story().wants(target()).happens(ev.WeightsComplete, False, note)
+    assert shown(story)[1].endswith(
+        "vLLM downloads what it needs of org/one by itself (s3://x), so its progress is not known."
+    )
+
+
+def test_a_download_is_told_with_its_files():
+    told = health.told(health.download(Progress("org/one", 12_300_000_000, 39_600_000_000, 85e6, 321.0, 3, 17)))
+    assert told == "org/one: 12.3 of 39.6 GB (31 %), 3 of 17 files, 85.0 MB/s, 6 min left"
+
+
+def test_a_small_download_is_told_in_small_numbers():
+    assert health.told(health.download(Progress("org/one", 500_000, 2_000_000, files=2))) == (
+        "org/one: 0.001 of 0.002 GB (25 %), 0 of 2 files"
+    )
+
+
+def test_a_download_before_its_plan():
+    assert health.told(health.download(Progress("org/one", 0))) == "org/one: asking the hub what there is"

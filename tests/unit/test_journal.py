@@ -5,8 +5,9 @@ import json
 from datetime import UTC, datetime
 
 from support.story import CRASH, Story, target
-from vllm_fsm import journal
+from vllm_fsm import health, journal
 from vllm_fsm.core import events as ev
+from vllm_fsm.core.snapshot import Finding, Progress
 
 
 def wall(at):
@@ -109,3 +110,49 @@ def test_people_see_one_line_each():
         "12:00:00 · engine Alive → Terminating (start 3)",
         "12:00:00 · stopped code=0",
     ]
+
+
+def test_a_download_is_a_line_every_ten_seconds_at_most():
+    stream, log = lines()
+    observe = journal.transition(log, wall)
+    story = Story().wants(target()).happens(ev.WeightsMissing)
+    for second in range(25):
+        before = story.snapshot
+        story.wait(1).happens(ev.DownloadProgressed, Progress("org/one", second, 100, files=3))
+        event = ev.DownloadProgressed(story.now, story.snapshot.fetch, story.snapshot.progress)
+        assert observe(before, event, story.snapshot) is None
+    shown = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["done"] for line in shown] == [0, 10, 20]
+    assert shown[0] | {"time": ""} == {
+        "time": "",
+        "event": "download",
+        "repo": "org/one",
+        "done": 0,
+        "total": 100,
+        "bytesPerSecond": None,
+        "etaSeconds": None,
+        "filesDone": 0,
+        "files": 3,
+    }
+
+
+def test_a_download_is_told_in_words_on_a_terminal():
+    stream, log = lines(console=True)
+    log(journal.DOWNLOAD, **health.download(Progress("org/one", 10**9, 2 * 10**9, files_done=1, files=3)))
+    assert stream.getvalue() == "12:00:00 ⇣ org/one: 1.0 of 2.0 GB (50 %), 1 of 3 files\n"
+
+
+def test_a_failed_attempt_is_a_line_with_its_evidence():
+    stream, log = lines()
+    observe = journal.transition(log, wall)
+    story = Story().wants(target()).happens(ev.WeightsMissing)
+    before = story.snapshot
+    finding = Finding.of("HubUnreachable", evidence="ConnectError: refused", host="hub.example")
+    story.happens(ev.DownloadFailed, finding)
+    observe(before, ev.DownloadFailed(story.now, before.fetch, finding), story.snapshot)
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["reason"], line["evidence"]) == (
+        "download-failed",
+        "HubUnreachable",
+        "ConnectError: refused",
+    )

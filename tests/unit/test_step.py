@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.story import CRASH, HUB_DOWN, KEY, OTHER_KEY, TAKEN, WRONG, Story, target
+from support.story import CRASH, HUB_DOWN, KEY, MISSED, OTHER_KEY, TAKEN, WRONG, Story, target
 from vllm_fsm.core import effects as fx
 from vllm_fsm.core import events as ev
 from vllm_fsm.core.machine import step
@@ -529,6 +529,51 @@ def test_a_third_choice_while_the_first_restarts_beside_a_download():
     assert story.happens(ev.WeightsMissing).state == "Downloading"
     assert story.wants(target()).state == "Loading"
     assert story.snapshot.download is Download.IDLE
+
+
+# --- the hub switched off ---------------------------------------------------------------------------------------
+
+
+def test_a_complete_cache_starts_the_engine_with_the_hub_switched_off():
+    story = Story().wants(target()).happens(ev.WeightsComplete, True)
+    assert story.the(fx.StartEngine) == fx.StartEngine(1, target(), offline=True)
+
+
+def test_a_file_that_was_missed_is_looked_for_with_the_hub_once():
+    story = Story().wants(target()).happens(ev.WeightsComplete, True).happens(ev.EngineStarted, 77)
+    story.happens(ev.EngineExited, 1, MISSED)
+    assert story.state == "Loading"
+    assert story.happens(ev.EngineVacated).the(fx.StartEngine) == fx.StartEngine(2, target(), offline=False)
+    story.happens(ev.EngineStarted, 78).happens(ev.EngineExited, 1, MISSED).happens(ev.EngineVacated)
+    assert story.snapshot.due(ev.RestartDue) is not None, "the second time it is a failure like any other"
+
+
+def test_later_starts_of_the_same_keep_to_what_worked():
+    story = Story().wants(target()).happens(ev.WeightsComplete, True).happens(ev.EngineStarted, 77)
+    story.happens(ev.EngineExited, 1, MISSED).happens(ev.EngineVacated).happens(ev.EngineStarted, 78)
+    story.wait(20).happens(ev.ProbePassed).wait(700).crashes()
+    assert story.the(fx.StartEngine).offline is False
+
+
+def test_a_restart_after_a_crash_needs_no_hub_either():
+    story = Story().wants(target()).happens(ev.WeightsComplete, True).happens(ev.EngineStarted, 77)
+    assert story.wait(20).happens(ev.ProbePassed).crashes().the(fx.StartEngine).offline is True
+
+
+def test_what_a_person_should_know_of_a_start_is_kept_with_it():
+    note = Message.of("FetchedByEngine", model="org/one", what="s3://x")
+    story = Story().wants(target()).happens(ev.WeightsComplete, False, note)
+    assert story.snapshot.note == note
+    assert story.wants(None).snapshot.note is None
+
+
+def test_the_attempts_are_counted_for_the_message():
+    story = Story(download_tries=3).wants(target()).happens(ev.WeightsMissing)
+    for _ in range(2):
+        story.happens(ev.DownloadFailed, HUB_DOWN).fires(ev.DownloadRetryDue)
+    assert story.happens(ev.DownloadFailed, HUB_DOWN).state == "Failed"
+    assert story.snapshot.fetch_tries == 3
+    assert story.fires(ev.RestartDue).snapshot.fetch_tries == 0
 
 
 # --- the end -----------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def _main(name: str) -> Callable[[argparse.Namespace], Any]:
 
 
 def _run(run: argparse.ArgumentParser) -> None:
-    from vllm_fsm.config import Config, command, duration, port
+    from vllm_fsm.config import Config, command, duration, port, switch
 
     _directories(run, "data", "public", "run_dir", "state_dir")
     default = Config()
@@ -56,13 +56,7 @@ def _run(run: argparse.ArgumentParser) -> None:
     _flag(run, "port", port, str(default.port), "port that the engine listens on")
     _flag(run, "startup_timeout", duration, "35m", "longest start before Failed; the engine may still come up")
     _flag(run, "stop_timeout", duration, "60s", "time between SIGTERM and SIGKILL")
-    _flag(
-        run,
-        "stall_timeout",
-        duration,
-        "60s",
-        "longest silence of a download (no effect while vLLM downloads for itself)",
-    )
+    _flag(run, "stall_timeout", duration, "60s", "longest silence of a download before it is begun again")
     _flag(
         run,
         "swap",
@@ -79,6 +73,7 @@ def _run(run: argparse.ArgumentParser) -> None:
         "auto: console on a terminal, else json",
         choices=["auto", "json", "console"],
     )
+    _flag(run, "xet", switch, "off", "fetch over Xet where the hub offers it (never tried: no such hub)", const="on")
 
 
 def _status(status: argparse.ArgumentParser) -> None:
@@ -163,8 +158,12 @@ def _flag(
     default: str | None,
     help_: str,
     choices: list[str] | None = None,
+    const: str | None = None,
 ) -> None:
-    """Add `--name`. A string default goes through `type_`, so the variable is judged as the flag is."""
+    """Add `--name`. A string default goes through `type_`, so the variable is judged as the flag is.
+
+    `const`: what the flag means without a value.
+    """
     variable = os.environ.get(f"VLLM_FSM_{name.upper()}")
     shown = help_ if default is None else f"{help_} (default: {default})"
     if variable is not None and choices and variable not in choices:
@@ -175,6 +174,8 @@ def _flag(
         default=variable if variable is not None else default,
         choices=choices,
         metavar=None if choices else name.upper(),
+        nargs="?" if const else None,
+        const=const,
         help=shown.replace("%", "%%"),
     )
 

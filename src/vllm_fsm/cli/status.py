@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vllm_fsm.cli.reading import health
+from vllm_fsm.health import told
 
 WIDTH = 11
 
@@ -38,7 +39,7 @@ def lines(document: dict[str, Any], now: datetime, columns: int) -> list[str]:
     ]
     download = document["download"]
     if download:
-        rows.append(("download", f"{download['repo']}: {download['done']} of {download['total'] or 'unknown'} bytes"))
+        rows.append(("download", told(download)))
     if document["nextTry"]:
         rows.append(("next try", f"in {_lasted(now.isoformat(), _moment(document['nextTry']))}"))
     rows.append(("to do", _advice(document)))

@@ -28,6 +28,8 @@ class StartEngine(EngineEffect):
     """Execute the engine in a session of its own → EngineStarted, or StartFailed with nothing left behind."""
 
     target: Target
+    offline: bool = False
+    """With the hub switched off, unless the target's own variables say something about that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,11 @@ class EngineStuck(ProbeEvent):
 class WeightsComplete(FetchEvent):
     """The cache holds all that the engine will read, or the engine is to fetch it itself."""
 
+    offline: bool = False
+    """The start needs nothing of the hub, which is switched off for it."""
+    note: Message | None = None
+    """What a person should know of this start."""
+
 
 @dataclass(frozen=True, slots=True)
 class WeightsMissing(FetchEvent):

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from vllm_fsm.core.snapshot import Finding, Snapshot
 
 PORT_TAKEN = "PortTaken"
+FILE_MISSING = "FileMissing"
+"""An engine ended because a file was not in the cache, perhaps one that nobody could know of beforehand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,8 @@ class Again:
     """Start the same engine again after `delay` seconds."""
 
     delay: float
+    online: bool = False
+    """With the hub, which was switched off for the last start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,15 @@ def after_failure(snapshot: Snapshot, now: float, finding: Finding) -> Again | R
 
     A permanent failure waits for the user. A transient one is repeated: the first in the window at once, then with
     growing, jittered delays; when the restart intensity is exceeded, only slowly (the rule of OTP's supervisors).
-    A taken port is looked at every few seconds and counts as no failure of the engine. An engine that has served can
-    serve: what ends it then is transient, whatever it printed.
+    A taken port is looked at every few seconds and counts as no failure of the engine. An engine that missed a file
+    with the hub switched off is tried once with the hub. An engine that has served can serve: what ends it then is
+    transient, whatever it printed.
     """
     settings = snapshot.settings
     if finding.reason == PORT_TAKEN:
         return Rest(settings.port_retry)
+    if finding.reason == FILE_MISSING and snapshot.offline:
+        return Again(0.0, online=True)
     if finding.permanent and snapshot.proven_at is None:
         return Rest(None)
     if snapshot.resting and not steady(snapshot, now):

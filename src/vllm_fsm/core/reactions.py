@@ -88,7 +88,9 @@ def fetch_again(turn: Turn) -> None:
 def adopt(turn: Turn) -> None:
     """The target can start: it takes the engine over."""
     turn.cancel(events.RestartDue, events.NextDue)
-    turn.set(active=turn.snapshot.target, failed=False, finding=None, next_problem=None, crashes=(), resting=False)
+    event = turn.event
+    turn.set(active=turn.snapshot.target, offline=event.offline, note=event.note)
+    turn.set(failed=False, finding=None, next_problem=None, crashes=(), resting=False)
     turn.tell(Command.STOP, Command.START)
 
 
@@ -225,7 +227,7 @@ def give_up_download(turn: Turn) -> None:
 
 def _drop_active(turn: Turn) -> None:
     turn.cancel(events.RestartDue, events.NextDue)
-    turn.set(active=None, crashes=(), resting=False)
+    turn.set(active=None, offline=False, note=None, crashes=(), resting=False)
 
 
 def _apply_policy(turn: Turn, finding: Finding) -> None:
@@ -239,6 +241,8 @@ def _apply_policy(turn: Turn, finding: Finding) -> None:
         failed=isinstance(decision, policy.Rest),
         resting=isinstance(decision, policy.Rest) and decision.resting,
     )
+    if isinstance(decision, policy.Again) and decision.online:
+        turn.set(offline=False)
     if decision.delay is None:
         return
     if decision.delay > 0.0:
@@ -256,7 +260,7 @@ def launch(turn: Turn) -> None:
     assert active is not None
     epoch = turn.snapshot.epoch + 1
     turn.set(epoch=epoch, pid=None, phase=None, proven=False, proven_at=None, strikes=0)
-    turn.emit(effects.StartEngine(epoch, active))
+    turn.emit(effects.StartEngine(epoch, active, turn.snapshot.offline))
 
 
 def attend(turn: Turn) -> None:
@@ -396,9 +400,14 @@ def end_fetch(turn: Turn) -> None:
 
 
 def finish_fetch(turn: Turn) -> None:
-    """The check or the download ended by itself."""
-    turn.cancel(events.DownloadRetryDue)
-    turn.set(progress=None, fetch_finding=None)
+    """Everything is there."""
+    turn.set(progress=None, fetch_finding=None, fetch_tries=0)
+
+
+def end_in_failure(turn: Turn) -> None:
+    """No further attempt is made; how many there were is remembered."""
+    tries = 0 if turn.event.moved else turn.snapshot.fetch_tries + 1
+    turn.set(progress=None, fetch_finding=None, fetch_tries=tries)
 
 
 def _end_fetch(turn: Turn) -> None:

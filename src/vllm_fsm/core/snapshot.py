@@ -104,6 +104,8 @@ class Progress:
     total: int | None = None
     speed: float | None = None
     eta: float | None = None
+    files_done: int = 0
+    files: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +166,14 @@ class Snapshot:
     fetch: int = 0
     """Number of the latest check or download; stamped on all it causes."""
     fetch_tries: int = 0
+    """Attempts in a row that failed without a new byte; after giving up, how many there were."""
     progress: Progress | None = None
     next_problem: Finding | None = None
     """Why the target cannot be served: its weights cannot be had, or its arguments not be started."""
+    offline: bool = False
+    """The active engine is started with the hub switched off: the cache held all that it will read."""
+    note: Message | None = None
+    """What a person should know of the active engine's start."""
     fetch_finding: Finding | None = None
     """Why the latest attempt to fetch weights failed; the engine's own failures are in `finding`."""
     failed: bool = False

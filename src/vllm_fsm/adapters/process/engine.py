@@ -116,7 +116,7 @@ class EngineProcess:
             self._post(events.StartFailed(self._clock(), effect.epoch, finding))
             return
         self._attempt = Attempt(effect.epoch, effect.target.key.reveal())
-        self._do(self._start(self._attempt, effect.target), effect)
+        self._do(self._start(self._attempt, effect), effect)
 
     def terminate(self, effect: effects.TerminateEngine) -> None:
         """Send SIGTERM to the leader, and SIGCONT: a stopped process would not notice the first."""
@@ -182,9 +182,9 @@ class EngineProcess:
 
     # --- starting ----------------------------------------------------------------------------------------------------
 
-    async def _start(self, attempt: Attempt, target: Target) -> None:
+    async def _start(self, attempt: Attempt, effect: effects.StartEngine) -> None:
         try:
-            problem = await self._execute(attempt, target)
+            problem = await self._execute(attempt, effect.target, effect.offline)
         except Exception as error:
             problem = Finding.of("EngineStartFailed", error=f"{type(error).__name__}: {error}")
         if problem is not None:
@@ -197,7 +197,7 @@ class EngineProcess:
         self._post(events.EngineStarted(self._clock(), attempt.epoch, attempt.process.pid))
         await self._follow(attempt)
 
-    async def _execute(self, attempt: Attempt, target: Target) -> Finding | None:
+    async def _execute(self, attempt: Attempt, target: Target, offline: bool) -> Finding | None:
         """Bring the engine to life; return why it could not be."""
         if attempt.doomed:
             return STOPPED
@@ -212,8 +212,12 @@ class EngineProcess:
         if holder is not None:
             return Finding.of("PortTaken", port=self._port, holder=holder)
         attempt.tmpdir = self._scratch.make(attempt.epoch)
-        command = engine_command.argv(target, command=self._command, host=self._host, port=self._port, data=self._data)
-        environment = engine_command.environment(os.environ, target, data=self._data, tmpdir=attempt.tmpdir)
+        command = engine_command.argv(
+            target, command=self._command, host=self._host, port=self._port, data=self._data, offline=offline
+        )
+        environment = engine_command.environment(
+            os.environ, target, data=self._data, tmpdir=attempt.tmpdir, offline=offline
+        )
         try:
             spawned = launch.spawn(command, environment)
         except (OSError, ValueError) as error:

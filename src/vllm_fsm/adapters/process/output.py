@@ -10,7 +10,7 @@ CHUNK = 1 << 16
 """Bytes read in one turn of the loop, so that a flood leaves the other readers their turns."""
 LONGEST_LINE = 16 * 1024
 """Bytes of a line that are handed on."""
-TAIL_LINES, TAIL_WIDTH = 64, 2048
+TAIL_LINES, TAIL_WIDTH = 256, 1024
 """What is remembered to explain an exit: so many lines, so many characters of each."""
 
 
