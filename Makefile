@@ -12,7 +12,7 @@ MODEL_ARGS ?=
 SEEDS ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vllm run test lint unit simulation process engine states soak bench constraints clean
+.PHONY: help setup vllm run test lint unit simulation process engine states machines soak bench constraints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -57,6 +57,9 @@ engine: vllm  ## the real vLLM
 
 states: $(READY)  ## write states.md from the table
 	$(BIN)/vllm-fsm states > states.md
+
+machines: $(READY)  ## write docs/machines.md from the machines of the tests
+	cd tests && ../$(BIN)/python -m support.machines > ../docs/machines.md
 
 soak: $(READY)  ## many more seeds; SEEDS=2000
 	$(BIN)/python benchmarks/soak.py --seeds $(SEEDS)

@@ -145,6 +145,62 @@ ENGLISH: Final[dict[str, str]] = {
     "ReservedArgument": "The argument {argument} is reserved for the service and was left out.",
     "ReservedVariable": "The variable {name} is reserved for the service and was left out.",
     "DuplicateVariable": "The variable {name} is given twice; the last value counts.",
+    # --- why a device has its tier ---
+    "DeviceCapability": "Compute capability {target} makes it {tier}.",
+    "DeviceTooOld": "Compute capability {target} is below 8.0, for which no preset is made.",
+    "DeviceTargetUnknown": "Its compute capability cannot be read ({error}).",
+    "DeviceTarget": "vLLM's ROCm build supports {target}.",
+    "DeviceTargetNoFp8": "vLLM's ROCm build supports {target}; it does not calculate in FP8.",
+    "DeviceTargetUnsupported": "vLLM's ROCm build does not support {target}.",
+    "DeviceInProcessor": "{target} is a graphics unit inside a processor, for which no preset is made.",
+    "DeviceHidden": "{variable} hides it.",
+    "DeviceUnified": "It shares the system's memory.",
+    "DeviceMemoryUnknown": "Its memory cannot be read ({error}).",
+    "DeviceMigEmpty": "MIG mode is on and there is no instance. Create one, or turn MIG mode off.",
+    "DeviceNoAccess": "{path} is missing. Give the container this device file.",
+    "DeviceLost": "It does not answer ({error}). Restart the machine.",
+    # --- which devices a model is served with ---
+    "ChosenOnly": "It is the only usable device.",
+    "ChosenEqual": "All {count} usable devices are equal.",
+    "ChosenBest": (
+        "The {of} usable devices differ, and a model needs equal ones. Used for the most memory: {count} × {name}."
+    ),
+    "ChosenInstance": "CUDA uses one of {of} usable devices here, as MIG is on: the one with the most memory.",
+    "ChosenVendor": "NVIDIA and AMD devices are usable; vLLM's CUDA build is assumed. --build rocm says otherwise.",
+    "ChosenCpuBuild": "The CPU build of vLLM uses no accelerator.",
+    "NoAccelerator": "There is no accelerator.",
+    "NoneUsable": "No device can be used; the reason stands with each.",
+    "NoneForBuild": "No device can be used with the {build} build of vLLM.",
+    "AllHidden": "{variable} hides every usable device. Remove it or name a device in it.",
+    "CudaOrderUnknown": (
+        "The devices differ and CUDA_VISIBLE_DEVICES holds numbers: they were read in PCI order, but CUDA counts the "
+        "fastest device as 0. Set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name devices by UUID."
+    ),
+    "HipCudaDiffer": (
+        "HIP_VISIBLE_DEVICES and CUDA_VISIBLE_DEVICES differ, with which vLLM does not start. Remove one of them."
+    ),
+    # --- what did not answer ---
+    "NvmlBindingMissing": "There is an NVIDIA device, but the package nvidia-ml-py is not installed. Install it.",
+    "NvmlMissing": (
+        "There is an NVIDIA device, but no driver library. Install the driver, or start the container with the NVIDIA "
+        "runtime."
+    ),
+    "NvmlMismatch": (
+        "The NVIDIA driver and its library are of different versions, as after an update. Restart the machine."
+    ),
+    "NvmlDriverNotLoaded": "There is an NVIDIA device, but its driver is not loaded. Load it, or restart the machine.",
+    "NvmlNoPermission": "The NVIDIA driver refuses to answer this user. Check the permissions of /dev/nvidiactl.",
+    "NvmlHangs": "The NVIDIA driver does not answer. Restart the machine.",
+    "NvmlCrashed": "The NVIDIA driver's library crashed. Restart the machine, or reinstall the driver.",
+    "NvmlFailed": "The NVIDIA driver does not answer ({error}). Restart the machine.",
+    "KernelHangs": "The kernel does not answer for a device. Restart the machine.",
+    "KernelFailed": "The kernel's device files cannot be read ({error}).",
+    "DevicesBroken": "{count} of {of} devices answer in part or not at all; the reason stands with each.",
+    "MemoryUnknown": "The size of the system's memory cannot be read ({error}).",
+    "AmdNoCompute": (
+        "There is an AMD device without a compute interface. For ROCm, load the amdgpu driver, and give the container "
+        "/dev/kfd and /dev/dri."
+    ),
 }
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EPILOG = "Each flag can also be set as an environment variable: --run-dir is VLLM_FSM_RUN_DIR. Flags win."
 EPILOGS = {
     "run": "Exit codes: 0 asked to stop, 2 wrong usage, 3 another controller holds a directory, 70 a bug of ours.",
+    "hardware": f"Exit codes: 0 everything answered, 1 something did not. {EPILOG}",
 }
 
 
@@ -111,6 +112,21 @@ def _states(states: argparse.ArgumentParser) -> None:
     )
 
 
+def _hardware(hardware: argparse.ArgumentParser) -> None:
+    _flag(
+        hardware,
+        "build",
+        str,
+        None,
+        "build of vLLM that serves (default: what the devices suggest)",
+        choices=["cuda", "rocm", "cpu"],
+    )
+    hardware.add_argument(
+        "--probes", action="store_true", help="print what the machine said, as JSON, and decide nothing"
+    )
+    _json(hardware)
+
+
 def _completion(completion: argparse.ArgumentParser) -> None:
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
 
@@ -122,6 +138,7 @@ COMMANDS = {
     "history": ("list the latest transitions", _history),
     "retry": ("ask the running controller to try again now", _retry),
     "states": ("print the state machines as states.md", _states),
+    "hardware": ("say which accelerators and memory there are, what is used, and why", _hardware),
     "completion": ("print a completion script for your shell", _completion),
 }
 DIRECTORIES = {

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import shutil
-import textwrap
 from datetime import UTC, datetime
 from typing import Any
 
+from vllm_fsm.cli import table
 from vllm_fsm.cli.reading import health
 from vllm_fsm.health import told
 
@@ -22,7 +21,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(document, ensure_ascii=False, indent=2))
     else:
-        print("\n".join(lines(document, datetime.now(UTC), shutil.get_terminal_size().columns)))
+        print("\n".join(lines(document, datetime.now(UTC), table.columns())))
     return 0 if document["state"] is not None else 1
 
 
@@ -43,17 +42,7 @@ def lines(document: dict[str, Any], now: datetime, columns: int) -> list[str]:
     if document["nextTry"]:
         rows.append(("next try", f"in {_lasted(now.isoformat(), _moment(document['nextTry']))}"))
     rows.append(("to do", _advice(document)))
-    shown = []
-    for name, text in rows:
-        shown += textwrap.wrap(
-            text,
-            width=max(40, columns),
-            initial_indent=f"{name:<{WIDTH}}",
-            subsequent_indent=" " * WIDTH,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    return shown
+    return table.rows(rows, max(table.NARROWEST, columns), WIDTH)
 
 
 def _target(target: dict[str, Any]) -> str:
