@@ -12,7 +12,7 @@ MODEL_ARGS ?=
 SEEDS ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vllm run test lint unit simulation process engine states soak bench constraints clean
+.PHONY: help setup vllm run test lint unit simulation process engine states flags soak bench constraints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -57,6 +57,10 @@ engine: vllm  ## the real vLLM
 
 states: $(READY)  ## write states.md from the table
 	$(BIN)/vllm-fsm states > states.md
+
+# Run by the interpreter that the command's first line names: the one that has vLLM.
+flags: vllm  ## write the table of vLLM's flags from its parser
+	$$(sed -n '1s/^#! *//p' $(VLLM)) vllm/flag_table.py src/vllm_fsm/data
 
 soak: $(READY)  ## many more seeds; SEEDS=2000
 	$(BIN)/python benchmarks/soak.py --seeds $(SEEDS)
