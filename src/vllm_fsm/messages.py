@@ -102,6 +102,15 @@ ENGLISH: Final[dict[str, str]] = {
     "ReservedArgument": "The argument {argument} is reserved for the service and was left out.",
     "ReservedVariable": "The variable {name} is reserved for the service and was left out.",
     "DuplicateVariable": "The variable {name} is given twice; the last value counts.",
+    # --- presets: why one is not offered, and what is wrong with a file of them ---
+    "PresetNeedsMemory": "Needs {needs} GiB, has {has}.",
+    "PresetNeedsMemoryOfSeveral": "Needs {needs} GiB, has {has} on {used} of {devices} GPUs.",
+    "PresetMemoryUnknown": "Needs {needs} GiB, and it is not known how much there is.",
+    "PresetNeedsFp8": "Needs a GPU that calculates in FP8 (gfx942, gfx950, gfx1200 or gfx1201).",
+    "PresetNeedsGpu": "Needs a GPU that is known here, and there is none.",
+    "PresetOtherHardware": "No build of it is known for {tier}.",
+    "PresetSpread": "It is spread over {devices} GPUs, which was not tried on hardware.",
+    "PresetInvalid": "Ignoring {file}: {field} must be {expected}. Correct it; the built-in presets stay.",
     # --- what is said of arguments before a start. Values are quoted already, or only their length is told ---
     "ArgumentReserved": "{argument} is set by the service itself, or would change how it is reached; remove it.",
     "VariableReserved": "The variable {name} is set by the service itself; remove it.",

@@ -1,8 +1,8 @@
 """Run by the Python that has vLLM: parse command lines from stdin (JSON) as `vllm serve` does, print what came of each.
 
 Input: a list of argument lists, without `serve`. Output: `{"options": [[name, …], …], "results": [{…} or null, …],
-"verdicts": [text or null, …]}`. A result is null where the parser refuses the command line; a verdict is what the parser
-or the quick checks after it (`validate_parsed_serve_args`) say against it, `help` where help is printed.
+"verdicts": [text or null, …]}`. A result is null where the parser refuses the command line; a verdict is what is said
+against it by the parser or by the quick checks after it (`validate_parsed_serve_args`), `help` where help is printed.
 """
 
 import contextlib
