@@ -4,7 +4,10 @@ import time
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from support.flag_lines import Lines
 from vllm_fsm import flags, words
 from vllm_fsm.argument_check import check
 from vllm_fsm.arguments import RESERVED_ARGUMENTS, effective, reserved
@@ -184,6 +187,15 @@ def test_values_are_shown_as_far_as_they_help() -> None:
     assert shown("float7") == '"float7"'
     assert shown("x" * 60) == f'"{"x" * 39}…"'
     assert shown('a"\u202eb') == '"…" (4 characters)'
+
+
+@given(st.integers(0, 2**32))
+def test_every_place_is_one_of_the_line(seed: int) -> None:
+    line = Lines(TABLE, seed).wrong()
+    for one in check(line, (), TABLE, TABLE.version, exists=FILES.__contains__):
+        assert sentence(one.message)
+        if one.index is not None:
+            assert 0 <= one.offset <= len(line[one.index])
 
 
 def test_nonsense_takes_no_time() -> None:

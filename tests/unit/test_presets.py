@@ -245,7 +245,7 @@ def test_a_broken_file_is_told_beside_the_list(tmp_path: Path, capsys: pytest.Ca
     assert "not valid JSON at line 1" in said.err
     assert "9 of 9 presets fit" in said.out
     assert run(tmp_path, "--tier", "nvidia-hopper", "--memory", "80", "--json") == 0
-    assert "not valid JSON" in json.loads(capsys.readouterr().out)["problem"]
+    assert "not valid JSON" in json.loads(capsys.readouterr().out)["problem"]["message"]
 
 
 def test_without_a_gpu_there_is_only_custom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

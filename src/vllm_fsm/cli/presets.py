@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vllm_fsm.cli import USAGE
+from vllm_fsm.core.snapshot import Message
 from vllm_fsm.messages import text as sentence
 from vllm_fsm.presets import CPU, CUSTOM, Capacity, Offer, default, fit, load
 
@@ -37,7 +38,7 @@ def main(arguments: argparse.Namespace) -> int:
     offers = fit(presets, machine)
     shown = [offer for offer in offers if arguments.all or offer.reason is None]
     if arguments.json:
-        print(json.dumps(document(machine, offers, shown, wrong and sentence(wrong)), ensure_ascii=False, indent=2))
+        print(json.dumps(document(machine, offers, shown, wrong), ensure_ascii=False, indent=2))
         return 0
     if wrong is not None:
         print(f"vllm-fsm: {sentence(wrong)}", file=sys.stderr)
@@ -65,7 +66,9 @@ def capacity() -> Capacity | None:
     return None
 
 
-def document(machine: Capacity, offers: Sequence[Offer], shown: Sequence[Offer], problem: str | None) -> dict[str, Any]:
+def document(
+    machine: Capacity, offers: Sequence[Offer], shown: Sequence[Offer], wrong: Message | None
+) -> dict[str, Any]:
     """Return what `--json` prints."""
     return {
         "capacity": {
@@ -89,7 +92,7 @@ def document(machine: Capacity, offers: Sequence[Offer], shown: Sequence[Offer],
             }
             for offer in shown
         ],
-        "problem": problem,
+        "problem": _said(wrong),
     }
 
 
@@ -112,7 +115,7 @@ def _text(offer: Offer) -> str:
     return f"{name}: fits{length}, {offer.model}.{note}"
 
 
-def _said(message: Any) -> dict[str, Any] | None:
+def _said(message: Message | None) -> dict[str, Any] | None:
     if message is None:
         return None
     return {"id": message.id, "params": dict(message.params), "message": sentence(message)}
