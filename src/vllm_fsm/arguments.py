@@ -53,6 +53,16 @@ class Reserved:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A reserved flag among the serve arguments."""
+
+    name: str
+    """As messages say it."""
+    places: tuple[int, ...]
+    """Of the flag and of its values among the arguments, from 0."""
+
+
 _RANKS = "further API servers on the next ports, unseen by the probes"
 _TLS = "the API would speak HTTPS: every probe and every client of the plain HTTP interface would fail"
 _LAYOUT = "vLLM would start engines without an API server"
@@ -160,28 +170,18 @@ def effective(serve_args: Sequence[str], serve_env: Sequence[tuple[str, str]]) -
         detail = f"there are {len(serve_args)} of them; at most {MOST} are passed on"
         return Effective((), (), None, (), _problem(detail))
     unusable = [_unusable(text, f"argument {number}") for number, text in enumerate(serve_args, 1)]
-    arguments: Sequence[str] = serve_args
-    dropped: dict[str, None] = {}
-    problem: str | None = None
-    for _ in range(PASSES):
-        # What stood around a dropped flag is side by side now: `-dp --help 0` has become `-dp 0`. So look again.
-        arguments, names, wrong = _drop(arguments)
-        dropped.update(dict.fromkeys(names))
-        problem = problem or wrong
-        if not names:
-            break
-    else:
-        problem = problem or "they hold too many reserved flags within one another"
+    arguments, dropped, problem = _search(serve_args)
     model: str | None = None
     if serve_args and problem is None:
         model, problem = _model(serve_args[0], arguments)
     environment, noted, unfit = _environment(serve_env)
     details = [detail for detail in (*unusable, problem, unfit) if detail is not None]
+    names = dict.fromkeys(found.name for found in dropped)
     return Effective(
         arguments=tuple(arguments),
         environment=environment,
         model=model,
-        warnings=(*(Message.of("ReservedArgument", argument=name) for name in dropped), *noted),
+        warnings=(*(Message.of("ReservedArgument", argument=name) for name in names), *noted),
         problem=_problem(details[0]) if details else None,
     )
 
@@ -224,30 +224,53 @@ def flag_values(arguments: Sequence[str], flag: str) -> list[str] | None:
     return found
 
 
-def _drop(arguments: Sequence[str]) -> tuple[list[str], list[str], str | None]:
-    """Return the arguments without reserved flags, the names of these, and what is wrong with the rest."""
-    kept: list[str] = []
-    dropped: list[str] = []
+def reserved(serve_args: Sequence[str]) -> tuple[Dropped, ...]:
+    """Return the reserved flags among `serve_args`, which `effective` leaves out, with their places."""
+    return tuple(_search(serve_args)[1]) if len(serve_args) <= MOST else ()
+
+
+def _search(serve_args: Sequence[str]) -> tuple[list[str], list[Dropped], str | None]:
+    """Return the arguments without reserved flags, these, and what is wrong with the rest."""
+    places = list(range(len(serve_args)))
+    dropped: list[Dropped] = []
+    problem: str | None = None
+    for _ in range(PASSES):
+        # What stood around a dropped flag is side by side now: `-dp --help 0` has become `-dp 0`. So look again.
+        kept, found, wrong = _drop([serve_args[place] for place in places])
+        dropped += [Dropped(name, tuple(places[at] for at in spots)) for name, spots in found]
+        places = [places[at] for at in kept]
+        problem = problem or wrong
+        if not found:
+            break
+    else:
+        problem = problem or "they hold too many reserved flags within one another"
+    return [serve_args[place] for place in places], dropped, problem
+
+
+def _drop(arguments: Sequence[str]) -> tuple[list[int], list[tuple[str, range]], str | None]:
+    """Return the places of what is kept, the names and places of what is not, and what is wrong with the former."""
+    kept: list[int] = []
+    dropped: list[tuple[str, range]] = []
     problem: str | None = None
     at = 0
     while at < len(arguments):
-        argument = arguments[at]
+        start, argument = at, arguments[at]
         at += 1
         if not argument.startswith("-") or argument == "-":
-            kept.append(argument)
+            kept.append(start)
             continue
         flag = _Flag.read(argument)
         following = _values(arguments, at)
         found = _reserved(argument, flag, following)
         if found is None:
-            kept.append(argument)
+            kept.append(start)
             if flag.dotted:
                 problem = problem or _json_problem(flag, following)
             continue
         name, values = found
-        dropped.append(name)
         if flag.value is None:
             at += min(len(following), 1 if flag.dotted else len(following) if values is None else values)
+        dropped.append((name, range(start, at)))
     return kept, dropped, problem
 
 

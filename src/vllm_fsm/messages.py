@@ -201,6 +201,62 @@ ENGLISH: Final[dict[str, str]] = {
         "There is an AMD device without a compute interface. For ROCm, load the amdgpu driver, and give the container "
         "/dev/kfd and /dev/dri."
     ),
+    # --- presets: why one is not offered, and what is wrong with a file of them ---
+    "PresetNeedsMemory": "Needs {needs} GiB, has {has}.",
+    "PresetNeedsMemoryOfSeveral": "Needs {needs} GiB, has {has} on {used} of {devices} GPUs.",
+    "PresetMemoryUnknown": "Needs {needs} GiB, and it is not known how much there is.",
+    "PresetNeedsFp8": "Needs a GPU that calculates in FP8 (gfx942, gfx950, gfx1200 or gfx1201).",
+    "PresetNeedsGpu": "Needs a GPU that is known here, and there is none.",
+    "PresetOtherHardware": "No build of it is known for {tier}.",
+    "PresetSpread": "It is spread over {devices} GPUs, which was not tried on hardware.",
+    "PresetInvalid": "Ignoring {file}: {field} must be {expected}. Correct it; the built-in presets stay.",
+    # --- what is said of arguments before a start. Values are quoted already, or only their length is told ---
+    "ArgumentReserved": "{argument} is set by the service itself, or would change how it is reached; remove it.",
+    "VariableReserved": "The variable {name} is set by the service itself; remove it.",
+    "VariableTwice": "The variable {name} is given twice; remove one.",
+    "FlagUnknown": "vLLM has no flag {flag}; remove it.",
+    "FlagUnknownMeant": "vLLM has no flag {flag}; perhaps {meant} was meant.",
+    "FlagAmbiguous": "{flag} is the beginning of several flags ({meant}); write the whole name.",
+    "FlagNeedsValue": "{flag} needs a value behind it.",
+    "FlagTakesNoValue": "{flag} is a switch without a value; remove {value}.",
+    "FlagNeedsFlag": "{flag} works only together with {other}; add that, or remove {flag}.",
+    "FlagsExclude": "{flag} does not work together with {other}; remove one of them.",
+    "FlagTakesNoPath": "{flag} takes no JSON path; what is behind the dot becomes part of a JSON text.",
+    "PathNeedsValue": "{flag} with a JSON path needs a value; write it as in --flag.path=value.",
+    "NumberLooksLikeFlag": "vLLM takes {value} for a flag; write it behind an equals sign, as in --flag={value}.",
+    "ArgumentExtra": "{argument} belongs to no flag; only the model's name stands by itself.",
+    "ArgumentExtraMeant": "{argument} belongs to no flag; perhaps {meant} was meant.",
+    "ValueNoInteger": "{flag} takes a whole number, not {value}.",
+    "ValueNoNumber": "{flag} takes a number, not {value}.",
+    "ValueNoSize": "{flag} takes a whole number like 4096, 4k (4000) or 4K (4096), not {value}.",
+    "ValueNoSizeOrAuto": "{flag} takes a whole number like 4096, 4k (4000) or 4K (4096), or auto, not {value}.",
+    "ValueNegative": "{flag} takes 0 or more, not {value}.",
+    "ValueNoChoice": "{flag} does not take {value}, but one of {choices}.",
+    "ValueNoChoiceMeant": "{flag} does not take {value}; perhaps {meant} was meant.",
+    "ValueNoJson": "The value of {flag} is not valid JSON at its character {character} ({detail}).",
+    "ValueNoObject": "The value of {flag} must be a JSON object.",
+    "ValueJsonTooLarge": "The value of {flag} holds JSON that is too deep or has a number that is too long.",
+    "ValueNotChecked": "The value of {flag} is checked only when the engine starts.",
+    "KeyUnknown": "The JSON object of {flag} has no key {value}, but {choices}.",
+    "KeyUnknownMeant": "The JSON object of {flag} has no key {value}; perhaps {meant} was meant.",
+    "KeyMissing": "The JSON object of {flag} needs the key {key}.",
+    "NameUnknown": "vLLM knows no {value} for {flag}, but {choices}.",
+    "NameUnknownMeant": "vLLM knows no {value} for {flag}; perhaps {meant} was meant.",
+    "NameUnusual": "vLLM by itself knows no {value} for {flag}, but {choices}. Plugins may add names.",
+    "NameUnusualMeant": "vLLM by itself knows no {value} for {flag}, but {meant}. Plugins may add names.",
+    "ChatTemplateMissing": "The chat template {path} does not exist; correct its path.",
+    "VersionOther": (
+        "The engine is vLLM {engine}, while the flags of vLLM {known} are known here: what is wrong by these is only a "
+        "warning."
+    ),
+    "VersionUnknown": (
+        "The engine's version cannot be found out, while the flags of vLLM {known} are known here: what is wrong by "
+        "these is only a warning."
+    ),
+    "ArgumentsTooLong": "The arguments are {length} characters long; at most {limit} are taken.",
+    "QuoteNotClosed": "The quote {quote} at character {character} is not closed; close it, or put a \\ before it.",
+    "NothingEscaped": "The \\ at character {character} has nothing behind it; remove it, or write \\\\.",
+    "CharacterRefused": "The character {code} at character {character} cannot be seen and cannot be meant; remove it.",
 }
 
 

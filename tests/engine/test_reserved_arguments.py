@@ -1,17 +1,13 @@
 """The reserved flags against vLLM's own parser: what gets through, and what must not be dropped."""
 
-import json
-import os
 import random
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from support.command_lines import FIXED, command_line, odd
-from support.real_vllm import python
+from support.real_vllm import parse
 from vllm_fsm.arguments import COUNTS_OF_API_SERVERS, RESERVED_ARGUMENTS, effective, served_names
 
-SCRIPT = Path(__file__).parents[1] / "support" / "real_parser.py"
 RANDOM_LINES = 2000
 
 OVERRIDES = {
@@ -48,21 +44,6 @@ OVERRIDES = {
 }
 
 
-def ask(lines: list[list[str]]) -> dict[str, Any]:
-    done = subprocess.run(
-        [*python(), str(SCRIPT)],
-        input=json.dumps(lines),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "VLLM_LOGGING_LEVEL": "CRITICAL"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
-
-
 def check_ours(result: dict[str, Any], what: object) -> None:
     assert (result["host"], result["port"], result["download_dir"]) == ("0.0.0.0", 8000, "/models"), what
     for field in ("api_key", "uds", "grpc_port", "root_path", "config", "ssl_keyfile", "ssl_certfile"):
@@ -74,7 +55,6 @@ def check_ours(result: dict[str, Any], what: object) -> None:
 
 
 def test_the_real_parser(tmp_path: Path) -> None:
-    """One process for all: vLLM takes ten seconds to import."""
     config = tmp_path / "serve.yaml"
     config.write_text("uds: /x\nheadless: true\n")
     overrides = {**OVERRIDES, "file": ["m", "--config", str(config)], "file=": ["m", f"--config={config}"]}
@@ -85,7 +65,7 @@ def test_the_real_parser(tmp_path: Path) -> None:
     assert [name for name, found in zip(overrides, cleaned, strict=True) if found.problem] == [
         "host as the value of --model"
     ]
-    answer = ask(
+    answer = parse(
         [
             *(["m", *FIXED],),
             *([*line, *FIXED] for line in overrides.values()),

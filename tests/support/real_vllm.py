@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
 import tempfile
 import threading
 import time
@@ -48,6 +49,27 @@ def python() -> list[str]:
         return [str(beside)]
     with open(command(), encoding="utf-8") as script:
         return shlex.split(script.readline().removeprefix("#!"))
+
+
+def run_python(script: Path, *arguments: str, given: object = None) -> str:
+    """Run a script by the interpreter that has vLLM, with `given` as JSON on its input; return what it prints."""
+    done = subprocess.run(
+        [*python(), str(script), *arguments],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "VLLM_LOGGING_LEVEL": "CRITICAL"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def parse(lines: list[list[str]]) -> dict[str, Any]:
+    """Return what vLLM's own parser makes of command lines; see `real_parser.py`. One process: importing takes 10 s."""
+    answer: dict[str, Any] = json.loads(run_python(Path(__file__).with_name("real_parser.py"), given=lines))
+    return answer
 
 
 class Service(Controller):

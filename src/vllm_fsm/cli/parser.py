@@ -99,6 +99,19 @@ def _retry(retry: argparse.ArgumentParser) -> None:
     _json(retry)
 
 
+def _presets(presets: argparse.ArgumentParser) -> None:
+    from vllm_fsm.presets import CPU, TIERS
+
+    _directories(presets, "data")
+    presets.add_argument("--all", action="store_true", help="list those that do not fit too, with the reason")
+    machine = presets.add_argument_group("another machine", "What would fit on hardware that is described here?")
+    machine.add_argument("--tier", choices=[*TIERS, CPU], help="kind of hardware")
+    machine.add_argument("--memory", type=_positive, metavar="GIB", help="memory of one GPU in GiB")
+    machine.add_argument("--devices", type=_positive, default=1, help="how many equal GPUs (default: 1)")
+    machine.add_argument("--no-fp8", action="store_true", help="AMD GPUs that do not calculate in FP8")
+    _json(presets)
+
+
 def _states(states: argparse.ArgumentParser) -> None:
     from pathlib import Path
 
@@ -137,6 +150,7 @@ COMMANDS = {
     "health": ("print the health line; exit 0 only when the API is ready", _health),
     "history": ("list the latest transitions", _history),
     "retry": ("ask the running controller to try again now", _retry),
+    "presets": ("list the models that fit this machine, with their context lengths", _presets),
     "states": ("print the state machines as states.md", _states),
     "hardware": ("say which accelerators and memory there are, what is used, and why", _hardware),
     "completion": ("print a completion script for your shell", _completion),
@@ -210,4 +224,10 @@ def _named(type_: Callable[[str], Any]) -> Callable[[str], Any]:
 def _count(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is no number of lines")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1000000")
     return int(text)

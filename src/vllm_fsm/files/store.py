@@ -19,6 +19,7 @@ M = TypeVar("M", bound=BaseModel)
 _EXPECTED = {
     "string_type": "a string",
     "string_unicode": "a string",
+    "int_type": "a whole number",
     "list_type": "a list",
     "model_type": OBJECT,
     "dict_type": OBJECT,

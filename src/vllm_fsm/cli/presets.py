@@ -1,0 +1,141 @@
+"""`vllm-fsm presets`: which models fit this machine, or one that is described."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from vllm_fsm.cli import USAGE
+from vllm_fsm.core.snapshot import Message
+from vllm_fsm.messages import text as sentence
+from vllm_fsm.presets import CPU, CUSTOM, Capacity, Offer, default, fit, load
+
+NARROWEST = 40
+LEAST_TEXT = 36
+"""Columns that a text is left with beside the preset's id; otherwise it goes below."""
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the presets that fit, and with --all the others too; return 0 whenever that can be told."""
+    try:
+        machine = described(arguments) or capacity()
+    except ValueError as error:
+        print(f"vllm-fsm presets: {error}", file=sys.stderr)
+        return USAGE
+    if machine is None:
+        problem = "The hardware is not looked at here yet. Describe it with --tier and --memory."
+        print(
+            json.dumps({"ok": False, "message": problem}) if arguments.json else f"vllm-fsm: {problem}",
+            file=sys.stdout if arguments.json else sys.stderr,
+        )
+        return 1
+    presets, wrong = load(arguments.data)
+    offers = fit(presets, machine)
+    shown = [offer for offer in offers if arguments.all or offer.reason is None]
+    if arguments.json:
+        print(json.dumps(document(machine, offers, shown, wrong), ensure_ascii=False, indent=2))
+        return 0
+    if wrong is not None:
+        print(f"vllm-fsm: {sentence(wrong)}", file=sys.stderr)
+    print("\n".join(lines(offers, shown, shutil.get_terminal_size().columns)))
+    return 0
+
+
+def described(arguments: argparse.Namespace) -> Capacity | None:
+    """Return the machine that the flags describe, None when they describe none.
+
+    Raises:
+        ValueError: they describe half a machine.
+    """
+    if arguments.tier == CPU:
+        return Capacity(CPU, arguments.memory, 0)
+    if (arguments.tier is None) != (arguments.memory is None):
+        raise ValueError("--tier and --memory describe a machine only together")
+    if arguments.tier is None:
+        return None
+    return Capacity(arguments.tier, arguments.memory, arguments.devices, not arguments.no_fp8)
+
+
+def capacity() -> Capacity | None:
+    """Return what this machine has, None when that cannot be found out."""
+    return None
+
+
+def document(
+    machine: Capacity, offers: Sequence[Offer], shown: Sequence[Offer], wrong: Message | None
+) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    return {
+        "capacity": {
+            "tier": machine.tier,
+            "memoryGiB": machine.memory,
+            "devices": machine.devices,
+            "fp8": machine.fp8,
+        },
+        "default": default(offers),
+        "presets": [
+            {
+                "id": offer.preset.id,
+                "displayName": offer.preset.display_name,
+                "offered": offer.reason is None,
+                "model": offer.model,
+                "args": list(offer.arguments),
+                "context": offer.context,
+                "devices": offer.devices,
+                "reason": _said(offer.reason),
+                "note": _said(offer.note),
+            }
+            for offer in shown
+        ],
+        "problem": _said(wrong),
+    }
+
+
+def lines(offers: Sequence[Offer], shown: Sequence[Offer], columns: int) -> list[str]:
+    """Return the presets as lines of at most `columns` characters where words allow it."""
+    chosen = default(offers)
+    named = [(offer.preset.id, _text(offer)) for offer in shown]
+    fitting = sum(offer.reason is None for offer in offers)
+    last = f"{fitting} of {len(offers)} presets fit. "
+    last += "Choose custom arguments." if chosen == CUSTOM else f"The first choice is {chosen}."
+    return [*_rows(named, max(NARROWEST, columns)), *textwrap.wrap(last, max(NARROWEST, columns))]
+
+
+def _text(offer: Offer) -> str:
+    name = offer.preset.display_name
+    if offer.reason is not None:
+        return f"{name}: {sentence(offer.reason)}"
+    length = "" if offer.context is None else f", context {offer.context}"
+    note = "" if offer.note is None else f" {sentence(offer.note)}"
+    return f"{name}: fits{length}, {offer.model}.{note}"
+
+
+def _said(message: Message | None) -> dict[str, Any] | None:
+    if message is None:
+        return None
+    return {"id": message.id, "params": dict(message.params), "message": sentence(message)}
+
+
+def _rows(named: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Return the names with their texts beside them, or below them where the terminal is narrow."""
+    column = max((len(name) for name, _ in named), default=0) + 2
+    beside = width - column >= LEAST_TEXT
+    shown: list[str] = []
+    for name, text in named:
+        indent = " " * (column if beside else 2)
+        if not beside:
+            shown.append(name)
+        shown += textwrap.wrap(
+            text,
+            width=width,
+            initial_indent=f"{name:<{column}}" if beside else indent,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return shown
