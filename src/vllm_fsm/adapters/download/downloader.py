@@ -32,7 +32,7 @@ SPARE = 1 << 30
 LONGEST_LINE = 1 << 16
 """Bytes of one line from the child."""
 COMPLAINT = 2000
-"""Characters of what the child wrote besides, that are logged."""
+"""Characters of a line that are logged of what the child says besides, such as a warning of huggingface_hub."""
 
 _PASSED_ON = re.compile(r"HF_.*|.*_proxy|SSL_CERT_(?:FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE", re.IGNORECASE)
 """The target's variables that concern the hub and the way to it; its other secrets are not the child's business."""
@@ -139,7 +139,7 @@ class Downloader:
             PROGRAM,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             env=environment(os.environ, target, wanted, models=self._models, xet=self._xet),
             limit=LONGEST_LINE,
             start_new_session=True,
@@ -148,24 +148,17 @@ class Downloader:
         try:
             assert child.stdin is not None
             assert child.stdout is not None
-            assert child.stderr is not None
             child.stdin.write(json.dumps(self._order(wanted)).encode() + b"\n")
-            said = asyncio.get_running_loop().create_task(_last(child.stderr))
+            child.stdin.close()
             ending = await self._listen(child.stdout, attempt)
             if ending is None:
-                _kill(child)
                 finding = Finding.of("DownloadStalled", repo=attempt.repo, seconds=round(self._silence))
                 self._fail(fetch, finding, moved=attempt.moved)
-                return
-            status = await child.wait()
-            complaint = self._redact((await said)[-COMPLAINT:].strip())
-            if complaint:
-                self._log("fetcher-said", text=complaint)
-            self._conclude(attempt, ending, status)
+            else:
+                self._conclude(attempt, ending, await child.wait())
         finally:
-            _kill(child)
-            # Its lock files and its memory are free when it is reaped.
-            await asyncio.shield(child.wait())
+            # Its locks and its memory are free when it is reaped.
+            await asyncio.shield(_end(child))
 
     def _order(self, wanted: Needs) -> dict[str, Any]:
         repos = [asdict(repo) | {"role": repo.role.value} for repo in wanted.repos]
@@ -195,6 +188,9 @@ class Downloader:
                 return None
             if not line:
                 return {}
+            if not line.startswith(b"{"):
+                self._log("fetcher-said", text=self._redact(line.decode("utf-8", "replace").strip()[:COMPLAINT]))
+                continue
             said = json.loads(line)
             if "progress" not in said:
                 return dict(said)
@@ -281,9 +277,15 @@ def environment(
     return inherited | passed | token | fixed
 
 
-def _kill(child: asyncio.subprocess.Process) -> None:
+async def _end(child: asyncio.subprocess.Process) -> None:
+    """Kill the child, if it still runs, and wait until nothing of it is left."""
     with suppress(ProcessLookupError):
         child.kill()
+    assert child.stdout is not None
+    with suppress(ValueError):
+        while await child.stdout.read(LONGEST_LINE):
+            pass
+    await child.wait()
 
 
 def _named(status: int) -> str:
@@ -291,11 +293,3 @@ def _named(status: int) -> str:
         return signal.Signals(-status).name if status < 0 else str(status)
     except ValueError:
         return str(status)
-
-
-async def _last(lines: asyncio.StreamReader) -> str:
-    """Read to the end; return the last of it."""
-    kept = b""
-    while piece := await lines.read(1 << 16):
-        kept = (kept + piece)[-4 * COMPLAINT :]
-    return kept.decode("utf-8", "replace")
