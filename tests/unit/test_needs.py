@@ -98,6 +98,15 @@ def test_a_local_path_needs_nothing(name: str) -> None:
     assert of(model=name) == Needs()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("--ignore-patterns", "x"), ("--load-format", "runai_streamer"), ("--code-revision=x",), ("--revision=..",)],
+)
+def test_a_local_path_needs_nothing_however_it_is_read(arguments: tuple[str, ...]) -> None:
+    assert of(*arguments, model="/models/here", environment={"VLLM_USE_MODELSCOPE": "1"}) == Needs()
+    assert what(of("--generation-config", "org/g", model="/models/here")) == ("/models/here", "--generation-config")
+
+
 def test_a_local_model_with_a_tokenizer_of_the_hub() -> None:
     assert of("--tokenizer", "org/t", model="/models/here").repos == (Repo("org/t", role=Role.PLAIN),)
 
@@ -138,6 +147,7 @@ def test_names_of_no_revision(revision: str) -> None:
 
 def test_a_tokenizer_of_the_models_revision_is_left_to_the_engine() -> None:
     assert what(of("--tokenizer", "org/t", "--revision", "v1")) == ("org/m", "--tokenizer without --tokenizer-revision")
+    assert of("--tokenizer", "/models/here", "--revision", "v1").repos == (Repo("org/m", "v1"),)
 
 
 # --- further repositories ----------------------------------------------------------------------------------------

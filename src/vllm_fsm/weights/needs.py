@@ -98,13 +98,11 @@ def needs(target: Target, *, exists: Callable[[str], bool] = os.path.exists) -> 
     offline = _offline(environment)
     remote_code = flag_values(arguments, _REMOTE_CODE) is not None
     found = Needs(offline=offline, remote_code=remote_code, token=_value(arguments, _TOKEN) or None)
-    if own := _own_way(arguments, environment, exists):
+    places = {repo: _place(repo, exists) for repo in _named(target, arguments)}
+    remote = {repo: place for repo, place in places.items() if place is not _Place.HERE}
+    if (own := _own_way(arguments, environment, exists)) and (remote or own == _GENERATION):
         return replace(found, unresolved=_by_itself(target.model, own))
-    repos: dict[Repo, None] = {}
-    for repo in _named(target, arguments):
-        place = _place(repo, exists)
-        if place is _Place.HERE:
-            continue
+    for repo, place in remote.items():
         if repo.load_format not in (*FORMATS, NO_WEIGHTS):
             return replace(found, unresolved=_by_itself(repo.id, f"{_LOAD_FORMAT} {repo.load_format}"))
         if place is _Place.ELSEWHERE:
@@ -115,27 +113,23 @@ def needs(target: Target, *, exists: Callable[[str], bool] = os.path.exists) -> 
             revision = _shown(repo.revision[:100])
             missing = Finding.of("RevisionNotFound", permanent=True, repo=repo.id, revision=revision)
             return replace(found, problem=missing)
-        repos[repo] = None
-    return replace(found, repos=tuple(repos))
+    return replace(found, repos=tuple(remote))
 
 
 def _own_way(arguments: Sequence[str], environment: Mapping[str, str], exists: Callable[[str], bool]) -> str | None:
     """Say what makes the engine read things in a way that is not followed here, None if nothing does."""
+    generation = _value(arguments, _GENERATION, "auto")
+    if generation not in ("auto", "vllm") and not exists(generation):
+        return _GENERATION
+    for flag in _ELSEWHERE:
+        if flag_values(arguments, flag):
+            return flag
     if environment.get(_MODELSCOPE, "").strip().lower() in ("1", "true"):
         return "ModelScope"
     if environment.get(_REDIRECT):
         return _REDIRECT
-    for flag in _ELSEWHERE:
-        if flag_values(arguments, flag):
-            return flag
-    generation = _value(arguments, _GENERATION, "auto")
-    if generation not in ("auto", "vllm") and not exists(generation):
-        return _GENERATION
-    if (
-        _value(arguments, _TOKENIZER)
-        and _value(arguments, _REVISION_FLAG)
-        and not _value(arguments, _TOKENIZER_REVISION)
-    ):
+    tokenizer, of_tokenizer = _value(arguments, _TOKENIZER), _value(arguments, _TOKENIZER_REVISION)
+    if tokenizer and not exists(tokenizer) and _value(arguments, _REVISION_FLAG) and not of_tokenizer:
         # vLLM 0.32 takes the model's revision for such a tokenizer, but `main` when the hub is switched off.
         return f"{_TOKENIZER} without {_TOKENIZER_REVISION}"
     return None
