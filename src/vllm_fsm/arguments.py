@@ -192,13 +192,13 @@ def served_names(arguments: Sequence[str], model: str) -> tuple[str, ...]:
     They are the values of the last `--served-model-name` in any of its spellings, else `model` as it is written
     (`vllm/entrypoints/launchers/api_server/app_state.py`). `arguments` are effective ones.
     """
-    names = flag_values(_without_json_paths(arguments), SERVED_MODEL_NAME) or ()
+    names = flag_values(arguments, SERVED_MODEL_NAME) or ()
     return tuple(name for name in names if name not in ("", "None")) or (model,)
 
 
 def names_served_model(arguments: Sequence[str]) -> bool:
     """Whether effective `arguments` say under which name the model is served."""
-    return flag_values(_without_json_paths(arguments), SERVED_MODEL_NAME) is not None
+    return flag_values(arguments, SERVED_MODEL_NAME) is not None
 
 
 def flag_values(arguments: Sequence[str], flag: str) -> list[str] | None:
@@ -209,10 +209,15 @@ def flag_values(arguments: Sequence[str], flag: str) -> list[str] | None:
     """
     wanted, _, path = flag.partition(".")
     found: list[str] | None = None
+    swallowed = -1
+    if not path:
+        arguments = _without_json_paths(arguments)
     for at, argument in enumerate(arguments):
-        if not argument.startswith("-"):
+        if at == swallowed or not argument.startswith("-"):
             continue
         read = _Flag.read(argument)
+        if read.dotted and read.value is None:
+            swallowed = at + 1
         if argument.partition("=")[0].partition(".")[2] != path:
             continue
         if read.name != wanted and (read.name in _BEGIN_OTHERS or not read.may_mean(wanted)):

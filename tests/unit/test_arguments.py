@@ -16,6 +16,8 @@ from vllm_fsm.arguments import (
     RESERVED_VARIABLES,
     Effective,
     effective,
+    flag_values,
+    names_served_model,
     served_names,
 )
 from vllm_fsm.core.snapshot import Message
@@ -253,6 +255,53 @@ def test_served_names(arguments: list[str], names: list[str]) -> None:
     assert served_names(["m", *arguments], "m") == tuple(names)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], False),
+        (["--served-model-name", "x"], True),
+        (["--served_model_name=x"], True),
+        (["--served", "x", "y"], True),
+        (["--served-model-name="], True),
+        (["--model", "x", "--dtype", "auto"], False),
+        (["--hf-overrides.x", "--served-model-name"], False),
+    ],
+)
+def test_whether_a_served_name_is_given(arguments: list[str], named: bool) -> None:
+    assert names_served_model(["m", *arguments]) is named
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag", "values"),
+    [
+        ([], "--revision", None),
+        (["--revision", "a", "--revision=b"], "--revision", ["b"]),
+        (["--revi", "a"], "--revision", ["a"]),
+        (["--revision"], "--revision", []),
+        (["--revision="], "--revision", [""]),
+        (["--revision=a=b"], "--revision", ["a=b"]),
+        (["--tokenizer", "t"], "--tokenizer-revision", None),
+        (["--tokenizer-r", "t"], "--tokenizer-revision", ["t"]),
+        (["--tokenizer_revision=t_t"], "--tokenizer-revision", ["t_t"]),
+        (["--tokenizer-mode", "t"], "--tokenizer", None),
+        (["--lora-modules", "a=b", "-", "-1", "c", "--seed", "1"], "--lora-modules", ["a=b", "-", "-1", "c"]),
+        (["--lora-modules", "a=b", "--x.y", "1", "c=d"], "--lora-modules", ["a=b", "c=d"]),
+        (["-sc", "{}"], "-sc", ["{}"]),
+        (["-sc=x"], "-sc", ["x"]),
+        (["-s", "x"], "-sc", None),
+        (["-sc.model=a/b.c"], "-sc.model", ["a/b.c"]),
+        (["-sc.model", "-x", "y"], "-sc.model", ["-x"]),
+        (["-sc.model"], "-sc.model", []),
+        (["-sc.models=x", "-sc=a.model"], "-sc.model", None),
+        (["--specul.model=x"], "--speculative-config.model", ["x"]),
+        (["--a.b", "-sc.model=x"], "-sc.model", None),
+        (["--a.b", "--revision", "x"], "--revision", None),
+    ],
+)
+def test_the_values_of_a_flag(arguments: list[str], flag: str, values: list[str] | None) -> None:
+    assert flag_values(["m", *arguments], flag) == values
+
+
 # --- against a parser of the same kind ---------------------------------------------------------------------------
 
 
@@ -385,6 +434,7 @@ def test_our_flags_win_whatever_stands_before_them(line: list[str]) -> None:
     assert found.model is not None
     listed = [name for name in result["served_model_name"] or () if name not in ("", "None")] or [found.model]
     assert odd(line) or served_names(found.arguments, found.model) == tuple(listed)
+    assert odd(line) or names_served_model(found.arguments) is (result["served_model_name"] is not None)
 
 
 @settings(max_examples=100, deadline=None)

@@ -8,13 +8,18 @@ from typing import Final
 
 from vllm_fsm.core.snapshot import Finding, Message
 from vllm_fsm.weights.hub_cache import RepoFolder
-from vllm_fsm.weights.needs import Needs, Repo
-from vllm_fsm.weights.selection import NoWeights, foreign_code, index_shards, plain_files, weight_files
+from vllm_fsm.weights.needs import Needs, Repo, Role
+from vllm_fsm.weights.selection import NoWeights, elsewhere, foreign_code, index_shards, plain_files, weight_files
 
 FOREIGN_CODE: Final = "code of another repository"
 """What cannot be known beforehand of a repository whose code refers to others."""
-_CONFIGURATIONS: Final = {"config.json", "params.json", "adapter_config.json", "tokenizer_config.json"}
+_CONFIG: Final = "config.json"
+_CONFIGURATIONS: Final = {_CONFIG, "params.json", "adapter_config.json", "tokenizer_config.json"}
 """One of these stands in every repository that vLLM reads."""
+_ADAPTER: Final = {"adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt"}
+"""One of these stands in every adapter (`lora/lora_model.py`)."""
+_NAMING_CODE: Final = (_CONFIG, "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+"""Where Transformers looks for `auto_map`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ def look(models: str | os.PathLike[str], needs: Needs) -> Look:
         return Look(False, problem=needs.problem)
     if needs.unresolved is not None:
         return Look(True, note=needs.unresolved)
+    note = None
     for repo in needs.repos:
         folder = RepoFolder(models, repo.id)
         commit = complete_commit(folder, repo)
@@ -45,9 +51,16 @@ def look(models: str | os.PathLike[str], needs: Needs) -> Look:
                 return Look(False, problem=Finding.of("NotInCache", permanent=True, repo=repo.id))
             return Look(False)
         folder.sweep()
-        if needs.remote_code and foreign_code(folder.read(commit, "config.json") or b""):
-            return Look(True, note=Message.of("FetchedByEngine", model=repo.id, what=FOREIGN_CODE))
-    return Look(True, offline=bool(needs.repos))
+        if note is None and (more := _more(folder, commit, remote_code=needs.remote_code)):
+            note = Message.of("FetchedByEngine", model=repo.id, what=more)
+    return Look(True, offline=bool(needs.repos) and note is None, note=note)
+
+
+def _more(folder: RepoFolder, commit: str, *, remote_code: bool) -> str | None:
+    """Say what else the engine will read of the hub because this snapshot says so."""
+    if remote_code and any(foreign_code(folder.read(commit, path) or b"") for path in _NAMING_CODE):
+        return FOREIGN_CODE
+    return elsewhere(folder.read(commit, _CONFIG) or b"")
 
 
 def complete_commit(folder: RepoFolder, repo: Repo) -> str | None:
@@ -74,4 +87,6 @@ def complete_commit(folder: RepoFolder, repo: Repo) -> str | None:
         named = set(shards(index))
         if named & wanted and not named <= there:
             return None
+    if repo.role is Role.ADAPTER and not there & _ADAPTER:
+        return None
     return commit if there & _CONFIGURATIONS else None

@@ -13,7 +13,9 @@ import fcntl
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,7 +27,11 @@ PIECE: Final = 16 * 1024 * 1024
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_OWN_PARTIAL = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\.incomplete")
 _FOREIGN_PARTIAL = re.compile(r"(?P<etag>[0-9a-f]{40}|[0-9a-f]{64})\.[0-9a-f]{8}\.incomplete")
+
+_UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a file that somebody else may have written can raise."""
 
 
 class Unsafe(ValueError):
@@ -69,11 +75,12 @@ class Listing:
             raise Unsafe(f"commit {commit[:60]!r}")
         known = {}
         for entry in entries:
-            parts = entry.path.split("/")
-            if "\0" in entry.path or "\\" in entry.path or any(part in ("", ".", "..") for part in parts):
-                raise Unsafe(f"file name {entry.path[:120]!r}")
-            if not _ETAG.fullmatch(entry.etag) or entry.size < 0:
-                raise Unsafe(f"hash or size of {entry.path[:120]!r}")
+            if not _is_path(entry.path):
+                raise Unsafe(f"file name {str(entry.path)[:120]!r}")
+            if not isinstance(entry.etag, str) or not _ETAG.fullmatch(entry.etag):
+                raise Unsafe(f"hash of {entry.path[:120]!r}")
+            if type(entry.size) is not int or entry.size < 0:
+                raise Unsafe(f"size of {entry.path[:120]!r}")
             known[entry.path] = entry
         return cls(commit, revision, known)
 
@@ -81,6 +88,17 @@ class Listing:
 def is_commit(revision: str) -> bool:
     """Whether `revision` is a commit's full hash, which needs no reference."""
     return _COMMIT.fullmatch(revision) is not None
+
+
+def _is_path(path: object) -> bool:
+    """Whether `path` names a file below a folder, here as on the hub."""
+    if not isinstance(path, str) or "\0" in path or "\\" in path:
+        return False
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON may hold and no file system does
+        return False
+    return not {"", ".", ".."} & set(path.split("/"))
 
 
 def boot_id() -> str:
@@ -136,28 +154,22 @@ class RepoFolder:
         """Return the list of the commit's files, ours or huggingface_hub's (`trees/`), None if there is neither."""
         try:
             return _own_listing(_load(os.path.join(self._own, f"{commit}.json")), commit)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except _UNREADABLE:
             pass
         try:
             return _tree_listing(_load(os.path.join(self.path, "trees", f"{commit}.json")), commit)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except _UNREADABLE:
             return None
 
     def holds(self, commit: str, entry: Entry) -> bool:
         """Whether the file is there in its full size."""
-        try:
-            return os.stat(self.snapshot(commit, entry.path)).st_size == entry.size
-        except OSError:
-            return False
+        return _size(self.snapshot(commit, entry.path)) == entry.size
 
     def present(self, entry: Entry) -> int:
         """Return how many bytes of `entry` lie here, partial ones counted."""
-        for path in (self.blob(entry), self.partial(entry)):
-            try:
-                return min(entry.size, os.stat(path).st_size)
-            except OSError:
-                continue
-        return 0
+        if _size(self.blob(entry)) == entry.size:
+            return entry.size
+        return min(entry.size, _size(self.partial(entry)) or 0)
 
     def read(self, commit: str, path: str, limit: int = 64 * 1024 * 1024) -> bytes | None:
         """Return the file's content, None if it cannot be read or is larger than `limit` bytes."""
@@ -213,6 +225,9 @@ class RepoFolder:
             pass
         os.makedirs(os.path.dirname(place), exist_ok=True)
         temporary = f"{place}.{os.getpid()}.tmp"
+        # Process numbers come again soon in a container: a killed one may have left the same name.
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
         os.symlink(target, temporary)
         os.replace(temporary, place)
 
@@ -277,8 +292,11 @@ class RepoFolder:
                     return
         except (OSError, ValueError):
             pass
-        for path, _ in self._partials():
-            os.truncate(path, os.stat(path).st_size // PIECE * PIECE)
+        for path, name in self._partials():
+            # Somebody else's may be written at this moment, and links are nobody's.
+            ours = _OWN_PARTIAL.fullmatch(name) and not _locked(self.lock(name.removesuffix(PARTIAL)))
+            if ours and (size := _size(path, follow=False)) is not None:
+                os.truncate(path, size // PIECE * PIECE)
         _write(mark, now)
 
 
@@ -306,6 +324,15 @@ def _load(path: str) -> dict[str, Any]:
     return content
 
 
+def _size(path: str, *, follow: bool = True) -> int | None:
+    """Return the size of a regular file in bytes, None if there is none."""
+    try:
+        status = os.stat(path, follow_symlinks=follow)
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
 def _write(path: str, text: str) -> None:
     temporary = f"{path}.{os.getpid()}.tmp"
     with open(temporary, "w", encoding="utf-8") as file:
@@ -316,11 +343,13 @@ def _write(path: str, text: str) -> None:
 
 
 def _locked(path: str) -> bool:
-    """Whether somebody holds the lock file as `filelock` does (flock)."""
+    """Whether somebody holds the lock file as `filelock` does (flock), or may do so where it cannot be opened."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -1,7 +1,7 @@
 """Which repositories an engine start will read, from its arguments and variables: a pure function.
 
 Sources, vLLM 0.32: `engine/arg_utils.py` (model, tokenizer, revisions, configuration), `config/speculative.py` (the
-draft model), `lora/utils.py` (`get_adapter_absolute_path`), `config/load.py` (load formats).
+draft model), `lora/utils.py` (`get_adapter_absolute_path`), `config/load.py` (load formats), `envs.py` (ModelScope).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
@@ -25,16 +25,28 @@ FORMATS: Final = ("auto", "hf", "safetensors", "fastsafetensors", "instanttensor
 NO_WEIGHTS: Final = "dummy"
 """The load format that reads no weights."""
 
-_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+_NAME: Final = r"\w(?:[\w.-]{0,94}\w)?"
+_REPO_ID = re.compile(rf"{_NAME}(?:/{_NAME})?", re.ASCII)
+"""As huggingface_hub 2.4 checks it (`utils/_validators.py`)."""
 _REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,199}", re.ASCII)
-_TRUE = frozenset({"1", "true", "yes", "on"})
+_PROPOSER = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
+"""A class of Python, by its dotted path."""
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_SHOWN: Final = 300
+"""Characters of a name that are repeated in a message."""
 
 _MODEL, _TOKENIZER, _CONFIG = "--model", "--tokenizer", "--hf-config-path"
 _REVISION_FLAG, _TOKENIZER_REVISION = "--revision", "--tokenizer-revision"
 _LOAD_FORMAT, _IGNORE, _REMOTE_CODE, _TOKEN = "--load-format", "--ignore-patterns", "--trust-remote-code", "--hf-token"
-_SPECULATIVE, _LORA = ("--speculative-config", "-sc"), "--lora-modules"
+_SPECULATIVE, _METHOD, _DRAFT = ("--speculative-config", "-sc"), "--spec-method", "--spec-model"
+_LORA, _MM_LORA, _GENERATION = "--lora-modules", "--default-mm-loras", "--generation-config"
 _ELSEWHERE: Final = ("--model-weights", "--code-revision", _IGNORE)
 """Flags that change what is read in ways that are not followed here."""
+_MODELSCOPE, _REDIRECT = "VLLM_USE_MODELSCOPE", "VLLM_MODEL_REDIRECT_PATH"
+_NGRAM: Final = ("ngram", "[ngram]")
+_NO_DRAFT: Final = frozenset({*_NGRAM, "ngram_gpu", "suffix", "custom_class", "extract_hidden_states"})
+"""Methods of speculation that read no model, whatever else is named (`config/speculative.py`)."""
+_MODALITIES: Final = ("audio", "image", "video")
 
 
 class Role(Enum):
@@ -84,34 +96,43 @@ def needs(target: Target, *, exists: Callable[[str], bool] = os.path.exists) -> 
     """Return what starting `target` will read. `exists` tells whether a path is there, relative to our directory."""
     arguments, environment = target.arguments, dict(target.environment)
     offline = _offline(environment)
-    tokens = flag_values(arguments, _TOKEN)
     remote_code = flag_values(arguments, _REMOTE_CODE) is not None
-    found = Needs(offline=offline, remote_code=remote_code, token=tokens[-1] if tokens else None)
-    if environment.get("VLLM_USE_MODELSCOPE", "").strip().lower() in _TRUE:
-        return replace(found, unresolved=_by_itself(target.model, "ModelScope"))
-    load_format = _last(arguments, _LOAD_FORMAT, "auto")
-    if load_format not in (*FORMATS, NO_WEIGHTS):
-        return replace(found, unresolved=_by_itself(target.model, f"--load-format {load_format}"))
+    found = Needs(offline=offline, remote_code=remote_code, token=_value(arguments, _TOKEN) or None)
+    places = {repo: _place(repo, exists) for repo in _named(target, arguments)}
+    remote = {repo: place for repo, place in places.items() if place is not _Place.HERE}
+    if (own := _own_way(arguments, environment, exists)) and (remote or own == _GENERATION):
+        return replace(found, unresolved=_by_itself(target.model, own))
+    for repo, place in remote.items():
+        if repo.load_format not in (*FORMATS, NO_WEIGHTS):
+            return replace(found, unresolved=_by_itself(repo.id, f"{_LOAD_FORMAT} {repo.load_format}"))
+        if place is _Place.ELSEWHERE:
+            return replace(found, unresolved=_by_itself(repo.id, repo.id))
+        if place is _Place.NOWHERE:
+            return replace(found, problem=Finding.of("ModelPathMissing", permanent=True, path=_shown(repo.id)))
+        if not _is_revision(repo.revision):
+            revision = _shown(repo.revision[:100])
+            missing = Finding.of("RevisionNotFound", permanent=True, repo=repo.id, revision=revision)
+            return replace(found, problem=missing)
+    return replace(found, repos=tuple(remote))
+
+
+def _own_way(arguments: Sequence[str], environment: Mapping[str, str], exists: Callable[[str], bool]) -> str | None:
+    """Say what makes the engine read things in a way that is not followed here, None if nothing does."""
+    generation = _value(arguments, _GENERATION, "auto")
+    if generation not in ("auto", "vllm") and not exists(generation):
+        return _GENERATION
     for flag in _ELSEWHERE:
         if flag_values(arguments, flag):
-            return replace(found, unresolved=_by_itself(target.model, flag))
-    if _last(arguments, _TOKENIZER) and _last(arguments, _REVISION_FLAG) and not _last(arguments, _TOKENIZER_REVISION):
+            return flag
+    if environment.get(_MODELSCOPE, "").strip().lower() in ("1", "true"):
+        return "ModelScope"
+    if environment.get(_REDIRECT):
+        return _REDIRECT
+    tokenizer, of_tokenizer = _value(arguments, _TOKENIZER), _value(arguments, _TOKENIZER_REVISION)
+    if tokenizer and not exists(tokenizer) and _value(arguments, _REVISION_FLAG) and not of_tokenizer:
         # vLLM 0.32 takes the model's revision for such a tokenizer, but `main` when the hub is switched off.
-        return replace(found, unresolved=_by_itself(target.model, f"{_TOKENIZER} without {_TOKENIZER_REVISION}"))
-    repos: dict[Repo, None] = {}
-    for name, revision, role, format_ in _named(target, arguments, load_format):
-        place = _place(name, exists)
-        if place is _Place.HERE:
-            continue
-        if place is _Place.ELSEWHERE:
-            return replace(found, unresolved=_by_itself(name, name))
-        if place is _Place.NOWHERE:
-            return replace(found, problem=Finding.of("ModelPathMissing", permanent=True, path=name))
-        if not _REVISION.fullmatch(revision) or ".." in revision:
-            missing = Finding.of("RevisionNotFound", permanent=True, repo=name, revision=revision[:100])
-            return replace(found, problem=missing)
-        repos[Repo(name, revision, role, format_)] = None
-    return replace(found, repos=tuple(repos))
+        return f"{_TOKENIZER} without {_TOKENIZER_REVISION}"
+    return None
 
 
 class _Place(Enum):
@@ -121,37 +142,76 @@ class _Place(Enum):
     NOWHERE = "a path that does not exist"
 
 
-def _place(name: str, exists: Callable[[str], bool]) -> _Place:
-    if exists(os.path.expanduser(name)):
+def _place(repo: Repo, exists: Callable[[str], bool]) -> _Place:
+    name = repo.id
+    # Of all names, vLLM expands the home directory in those of adapters only (`lora/utils.py`).
+    if exists(_expanded(name) if repo.role is Role.ADAPTER else name):
         return _Place.HERE
     if name.startswith(("/", "./", "../", "~")):
         return _Place.NOWHERE
     # `s3://…`, and `repo:quant` or a single file, as GGUF models are named.
     if ":" in name or name.endswith(".gguf"):
         return _Place.ELSEWHERE
-    if _REPO_ID.fullmatch(name) and "--" not in name and ".." not in name:
+    if _REPO_ID.fullmatch(name) and "--" not in name and ".." not in name and not name.endswith(".git"):
         return _Place.HUB
     return _Place.NOWHERE
 
 
-def _named(target: Target, arguments: Sequence[str], load_format: str) -> list[tuple[str, str, Role, str]]:
-    """List what the arguments name: name, revision, role, load format."""
-    revision = _last(arguments, _REVISION_FLAG, DEFAULT_REVISION)
-    weights = Role.PLAIN if load_format == NO_WEIGHTS else Role.MODEL
-    named = [(target.model, revision, weights, load_format)]
-    if tokenizer := _last(arguments, _TOKENIZER):
-        named.append((tokenizer, _last(arguments, _TOKENIZER_REVISION, DEFAULT_REVISION), Role.PLAIN, "auto"))
-    if config := _last(arguments, _CONFIG):
-        named.append((config, revision, Role.PLAIN, "auto"))
-    draft = _json(arguments, *_SPECULATIVE)
-    if isinstance(name := draft.get("model"), str) and "/" in name:
-        # Without a slash it is a method's name, as in {"model": "ngram"}.
-        draft_revision = draft.get("revision")
-        own = draft_revision if isinstance(draft_revision, str) else DEFAULT_REVISION
-        named.append((name, own, weights, load_format))
-    adapters = map(_lora_path, flag_values(arguments, _LORA) or ())
-    named += [(path, DEFAULT_REVISION, Role.ADAPTER, "auto") for path in adapters if path]
-    return named
+def _expanded(name: str) -> str:
+    try:
+        return os.path.expanduser(name)
+    except ValueError:  # no user has such a name
+        return name
+
+
+def _is_revision(name: str) -> bool:
+    """Whether `name` may be one of a branch, a tag or a commit, and is safe as a path below `refs/`."""
+    return _REVISION.fullmatch(name) is not None and not {"", ".", ".."} & set(name.split("/")) and ".." not in name
+
+
+def _named(target: Target, arguments: Sequence[str]) -> Iterator[Repo]:
+    """Yield what the arguments name, paths and impossible names as well."""
+    revision = _value(arguments, _REVISION_FLAG, DEFAULT_REVISION)
+    load_format = _value(arguments, _LOAD_FORMAT, "auto")
+    yield _weights(target.model, revision, load_format)
+    if tokenizer := _value(arguments, _TOKENIZER):
+        yield Repo(tokenizer, _value(arguments, _TOKENIZER_REVISION, DEFAULT_REVISION), Role.PLAIN)
+    if config := _value(arguments, _CONFIG):
+        yield Repo(config, revision, Role.PLAIN)
+    yield from _draft(arguments, load_format)
+    for path in (
+        *map(_lora_path, flag_values(arguments, _LORA) or ()),
+        *_json(arguments, _MM_LORA, _MODALITIES).values(),
+    ):
+        if path and isinstance(path, str):
+            yield Repo(path, role=Role.ADAPTER)
+
+
+def _weights(name: str, revision: str, load_format: str) -> Repo:
+    """Name a model; vLLM takes load formats in any case (`config/load.py`)."""
+    load_format = load_format.lower()
+    return Repo(name, revision, Role.PLAIN if load_format == NO_WEIGHTS else Role.MODEL, load_format)
+
+
+def _draft(arguments: Sequence[str], load_format: str) -> Iterator[Repo]:
+    """Yield the model that proposes tokens, if one does that is not the target itself."""
+    given: dict[str, Any] = {}
+    for flag in _SPECULATIVE:
+        given |= _json(arguments, flag, ("model", "revision", "method", "draft_load_config.load_format"))
+    model = _value(arguments, _DRAFT) or given.get("model")
+    method = _value(arguments, _METHOD) or given.get("method")
+    if not isinstance(model, str) or not model or (isinstance(method, str) and method in _NO_DRAFT):
+        return
+    if method is None and (model in _NGRAM or _PROPOSER.fullmatch(model)):
+        return
+    revision = given.get("revision")
+    loading = given.get("draft_load_config")
+    own = loading.get("load_format") if isinstance(loading, dict) else given.get("draft_load_config.load_format")
+    yield _weights(
+        model,
+        revision if isinstance(revision, str) and revision else DEFAULT_REVISION,
+        own if isinstance(own, str) else load_format,
+    )
 
 
 def _lora_path(module: str) -> str | None:
@@ -163,37 +223,42 @@ def _lora_path(module: str) -> str | None:
 
 
 def _offline(environment: Mapping[str, str]) -> bool | None:
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        if name in environment:
-            return environment[name].strip().lower() in _TRUE
-    return None
+    """As huggingface_hub 2.4 reads it (`constants.py`): the older variable counts where the other one is empty."""
+    given = [environment[name] for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if name in environment]
+    return next((value for value in given if value), "").lower() in _TRUE if given else None
 
 
 def _by_itself(model: str, what: str) -> Message:
-    return Message.of("FetchedByEngine", model=model, what=what)
+    return Message.of("FetchedByEngine", model=_shown(model), what=_shown(what))
 
 
-def _last(arguments: Sequence[str], flag: str, default: str = "") -> str:
+def _shown(name: str) -> str:
+    """Make a name fit for a message: JSON may hold halves of surrogate pairs."""
+    return name[:_SHOWN].encode("utf-8", "replace").decode()
+
+
+def _value(arguments: Sequence[str], flag: str, default: str = "") -> str:
     values = flag_values(arguments, flag)
-    return values[-1] if values else default
+    return values[0] if values else default
 
 
-def _json(arguments: Sequence[str], *flags: str) -> dict[str, Any]:
-    """Return the object that a flag is given as one JSON text, or key by key as `--flag.key value`."""
-    found: dict[str, Any] = {}
-    for flag in flags:
-        for text in flag_values(arguments, flag) or ():
-            found |= _object(text)
-        for key in ("model", "revision"):
-            values = flag_values(arguments, f"{flag}.{key}")
-            if values:
-                found[key] = values[-1]
+def _json(arguments: Sequence[str], flag: str, keys: Iterable[str]) -> dict[str, Any]:
+    """Return the object that a flag is given as one JSON text, or of `keys` what is given as `--flag.key value`."""
+    found = _object(_value(arguments, flag))
+    for key in keys:
+        if values := flag_values(arguments, f"{flag}.{key}"):
+            found[key] = _text(values[0])
     return found
 
 
-def _object(text: str) -> dict[str, Any]:
+def _text(value: str) -> Any:
+    """Read what stands behind a JSON path: JSON, else a text (`FlexibleArgumentParser`)."""
     try:
-        value = json.loads(text)
+        return json.loads(value)
     except (ValueError, RecursionError):
-        return {}
+        return value
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = _text(text)
     return value if isinstance(value, dict) else {}

@@ -39,6 +39,17 @@ _PATTERNS: Final = {
 }
 """What each load format looks for, in this order; the first pattern that fits a file at the top is taken alone."""
 
+_FURTHER_WEIGHTS: Final = frozenset(
+    {
+        "BgeM3EmbeddingModel",
+        "ClefOmniForJointSchema",
+        "Cosmos3ForConditionalGeneration",
+        "Cosmos3EdgeForConditionalGeneration",
+        "MoonshotKimiaForCausalLM",
+    }
+)
+"""Architectures whose classes in vLLM read weights by patterns of their own."""
+
 Shards = Callable[[str], Sequence[str]]
 """From the path of an index to the files that it names; empty when there is none to read."""
 
@@ -77,7 +88,7 @@ def weight_files(paths: Iterable[str], repo: Repo, shards: Shards) -> list[str]:
         found = _matching(usable, pattern) if pattern else []
     if not found:
         raise NoWeights(repo.id)
-    return found
+    return sorted({*found, *_projectors(usable)})
 
 
 def index_shards(text: str | bytes) -> list[str]:
@@ -99,6 +110,39 @@ def foreign_code(config: str | bytes) -> bool:
     except (ValueError, TypeError, AttributeError, RecursionError):
         return False
     return any("--" in str(name) for name in classes)
+
+
+def elsewhere(config: str | bytes) -> str | None:
+    """Say what config.json makes vLLM read that is not chosen here; None when there is nothing.
+
+    Sources: `maybe_override_with_speculators` in `transformers_utils/config.py`; `models/ultravox.py`; models that have
+    `secondary_weights`, or `allow_patterns_overrides` that fit sub-folders.
+    """
+    try:
+        content = json.loads(config)
+        if content.get("speculators_config"):
+            return "the model that it speculates for"
+        if content.get("text_model_id") or content.get("audio_model_id"):
+            return "weights of another repository"
+        if any(name in _FURTHER_WEIGHTS for name in content.get("architectures") or ()):
+            return "further weights"
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        pass
+    return None
+
+
+def _projectors(usable: Sequence[str]) -> list[str]:
+    """Return the weights of sentence-transformers' dense layers, which vLLM asks for by name.
+
+    It takes the first of two names, and goes on without a layer that it cannot get (`models/adapters.py`).
+    """
+    there = set(usable)
+    folders = {folder for path in usable for folder, _, _ in (path.partition("/"),) if folder.endswith("_Dense")}
+    found = []
+    for folder in folders:
+        names = (f"{folder}/{name}" for name in ("model.safetensors", "pytorch_model.bin"))
+        found += [path for path in names if path in there][:1]
+    return found
 
 
 def _matching(paths: Iterable[str], pattern: str) -> list[str]:
