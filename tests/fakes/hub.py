@@ -177,7 +177,7 @@ class Answers(Handler):
         """Return the repository for its information, or for its `files`; refuse as the real hub does."""
         token = self._token()
         granted = repo_id in self.server.tokens.get(token or "", ())
-        repo = Repo.find(self.server.root, repo_id)
+        repo = Repo.find(self.server.root, repo_id, lately=files)
         if repo is None or (repo.meta.private and not granted):
             if token is None:
                 realm = 'Bearer realm="Authentication required"'

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
@@ -20,6 +21,9 @@ ZEROS = "/dev/zero"
 """Where the bytes of a sparse file come from."""
 DATE = "2025-01-01T00:00:00.000Z"
 
+FRESH = 0.1
+"""Seconds for which a look at a folder counts: a client fetches thousands of files, and each look walks through all."""
+_looks: dict[Path, tuple[float, bytes, tuple[tuple[str, str, int, int, int], ...]]] = {}
 _opening = threading.Lock()  # two connections that ask for a big file do not both hash it
 _zeros = {0: hashlib.sha256()}  # size -> the hash of so many zeros, to go on from
 
@@ -136,8 +140,11 @@ class Repo:
         self.id, self.meta, self.files = repo_id, meta, files
 
     @classmethod
-    def find(cls, root: Path, repo_id: str) -> "Repo | None":
-        """Look for the repository; raise ValueError if its options are not understood."""
+    def find(cls, root: Path, repo_id: str, *, lately: bool = False) -> "Repo | None":
+        """Look for the repository; raise ValueError if its options are not understood.
+
+        `lately`: an earlier look counts for a moment.
+        """
         folder = root / repo_id
         if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repo_id) or not folder.is_dir():
             return None
@@ -146,7 +153,10 @@ class Repo:
         except FileNotFoundError:
             options = b"{}"
         with _opening:
-            return _repo(folder, repo_id, options, tuple(_versions(folder)))
+            seen = _looks.get(folder)
+            if seen is None or not lately or seen[1] != options or time.monotonic() > seen[0] + FRESH:
+                _looks[folder] = seen = (time.monotonic(), options, tuple(_versions(folder)))
+            return _repo(folder, repo_id, options, seen[2])
 
     @cached_property
     def commit(self) -> str:

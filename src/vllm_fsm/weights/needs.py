@@ -92,9 +92,15 @@ class Needs:
         return f"Needs({self.repos!r}, {self.unresolved!r}, {self.problem!r}, {self.offline!r}, {self.remote_code!r})"
 
 
-def needs(target: Target, *, exists: Callable[[str], bool] = os.path.exists) -> Needs:
-    """Return what starting `target` will read. `exists` tells whether a path is there, relative to our directory."""
-    arguments, environment = target.arguments, dict(target.environment)
+def needs(
+    target: Target, *, inherited: Mapping[str, str] = {}, exists: Callable[[str], bool] = os.path.exists
+) -> Needs:
+    """Return what starting `target` will read.
+
+    `inherited` is our own environment, which the engine is given below the target's variables.
+    `exists` tells whether a path is there, relative to our directory.
+    """
+    arguments, environment = target.arguments, {**inherited, **dict(target.environment)}
     offline = _offline(environment)
     remote_code = flag_values(arguments, _REMOTE_CODE) is not None
     found = Needs(offline=offline, remote_code=remote_code, token=_value(arguments, _TOKEN) or None)

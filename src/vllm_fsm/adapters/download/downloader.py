@@ -9,8 +9,8 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from vllm_fsm.adapters.download.speed import Speed
 from vllm_fsm.arguments import OWN_VARIABLES, RESERVED_VARIABLES
 from vllm_fsm.core import effects, events
 from vllm_fsm.core.snapshot import Finding, Message, Progress, Target
-from vllm_fsm.weights.completeness import FOREIGN_CODE, look
+from vllm_fsm.weights.completeness import look
 from vllm_fsm.weights.needs import Needs, needs
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Downloader:
 
     def check(self, effect: effects.CheckWeights) -> None:
         """Look into the cache → WeightsComplete, WeightsMissing, DownloadFailed."""
-        wanted = needs(effect.target)
+        wanted = self._needs(effect.target)
         if not wanted.repos and wanted.problem is None:
             # Nothing to be looked for: a start from a local directory waits for no thread.
             self._post(events.WeightsComplete(self._clock(), effect.fetch, note=wanted.unresolved))
@@ -86,33 +86,39 @@ class Downloader:
 
     def start(self, effect: effects.StartDownload) -> None:
         """Fetch → DownloadProgressed …, then WeightsComplete or DownloadFailed."""
-        self._begin(self._fetch(effect.fetch, effect.target, needs(effect.target)), effect.fetch)
+        self._begin(self._fetch(effect.fetch, effect.target, self._needs(effect.target)), effect.fetch)
 
     def cancel(self, _effect: effects.CancelDownload) -> None:
         """Kill what is under way; what was fetched stays."""
+        self._drop()
+
+    async def close(self) -> None:
+        """End everything; nothing is posted any more."""
+        self._drop()
+        await asyncio.gather(*self._ended, return_exceptions=True)
+
+    def _drop(self) -> None:
+        """Cancel the work at hand, once: it ends when nothing of its child is left."""
         if self._work is not None:
             self._work.cancel()
             self._work = None
 
-    async def close(self) -> None:
-        """End everything; nothing is posted any more."""
-        for task in tuple(self._ended):
-            task.cancel()
-        await asyncio.gather(*self._ended, return_exceptions=True)
+    def _needs(self, target: Target) -> Needs:
+        return needs(target, inherited=os.environ)
 
     def _begin(self, work: Any, fetch: int) -> None:
         """Do `work` when what was begun before has ended: two children would be in each other's way."""
         before = tuple(self._ended)
 
         async def do() -> None:
-            await asyncio.gather(*before, return_exceptions=True)
+            if before:
+                await asyncio.wait(before)
             try:
                 await work
             except Exception as error:
                 self._fail(fetch, Finding.of("DownloadFailed", error=f"{type(error).__name__}: {error}"))
 
-        if self._work is not None:
-            self._work.cancel()
+        self._drop()
         self._work = asyncio.get_running_loop().create_task(do())
         self._ended.add(self._work)
         self._work.add_done_callback(self._ended.discard)
@@ -133,32 +139,15 @@ class Downloader:
 
     async def _fetch(self, fetch: int, target: Target, wanted: Needs) -> None:
         os.makedirs(self._models, exist_ok=True)
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            PROGRAM,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment(os.environ, target, wanted, models=self._models, xet=self._xet),
-            limit=LONGEST_LINE,
-            start_new_session=True,
-        )
         attempt = _Attempt(fetch, self._clock)
-        try:
-            assert child.stdin is not None
-            assert child.stdout is not None
-            child.stdin.write(json.dumps(self._order(wanted)).encode() + b"\n")
-            child.stdin.close()
-            ending = await self._listen(child.stdout, attempt)
+        given = environment(os.environ, target, wanted, models=self._models, xet=self._xet)
+        async with _Child(self._order(wanted), given) as child:
+            ending = await self._listen(child.lines, attempt)
             if ending is None:
                 finding = Finding.of("DownloadStalled", repo=attempt.repo, seconds=round(self._silence))
                 self._fail(fetch, finding, moved=attempt.moved)
             else:
-                self._conclude(attempt, ending, await child.wait())
-        finally:
-            # Its locks and its memory are free when it is reaped.
-            await asyncio.shield(_end(child))
+                await self._conclude(attempt, wanted, ending, await child.status())
 
     def _order(self, wanted: Needs) -> dict[str, Any]:
         repos = [asdict(repo) | {"role": repo.role.value} for repo in wanted.repos]
@@ -166,7 +155,6 @@ class Downloader:
             "parent": os.getpid(),
             "models": os.fspath(self._models),
             "repos": repos,
-            "remote_code": wanted.remote_code,
             "silence": self._silence,
             "spare": self._spare,
             "xet": self._xet,
@@ -198,13 +186,17 @@ class Downloader:
             if progress is not None:
                 self._post(events.DownloadProgressed(self._clock(), attempt.fetch, progress))
 
-    def _conclude(self, attempt: _Attempt, ending: Mapping[str, Any], status: int) -> None:
-        now = self._clock()
+    async def _conclude(self, attempt: _Attempt, wanted: Needs, ending: Mapping[str, Any], status: int) -> None:
         if "complete" in ending:
-            told = ending["complete"]
-            offline = bool(told["offline"])
-            note = None if offline else Message.of("FetchedByEngine", model=told["repo"], what=FOREIGN_CODE)
-            self._post(events.WeightsComplete(now, attempt.fetch, offline, note))
+            if unknown := ending["complete"]["unknown"]:
+                note = Message.of("FetchedByEngine", model=ending["complete"]["repo"], what=unknown)
+                self._post(events.WeightsComplete(self._clock(), attempt.fetch, note=note))
+                return
+            found = await asyncio.to_thread(look, self._models, wanted)
+            if found.complete:
+                self._post(events.WeightsComplete(self._clock(), attempt.fetch, found.offline, found.note))
+            else:
+                self._fail(attempt.fetch, Finding.of("DownloadFailed", error="a file is missing all the same"))
         elif "failed" in ending:
             blame = ending["failed"]
             params = {
@@ -221,6 +213,42 @@ class Downloader:
 
     def _fail(self, fetch: int, finding: Finding, retry_after: float = 0.0, moved: bool = False) -> None:
         self._post(events.DownloadFailed(self._clock(), fetch, finding, retry_after, moved))
+
+
+class _Child:
+    """The fetcher at work on its order; `async with` leaves nothing of it."""
+
+    def __init__(self, order: Mapping[str, Any], given: Mapping[str, str]) -> None:
+        self.lines = asyncio.StreamReader(LONGEST_LINE)
+        """What it says."""
+        # A file and no pipe: a long order must not wait for its reader.
+        with tempfile.TemporaryFile() as file:
+            file.write(json.dumps(order).encode())
+            file.seek(0)
+            self._process = subprocess.Popen(
+                (sys.executable, "-P", PROGRAM),
+                stdin=file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=dict(given),
+                start_new_session=True,
+            )
+
+    async def __aenter__(self) -> _Child:
+        loop = asyncio.get_running_loop()
+        said = asyncio.StreamReaderProtocol(self.lines)
+        self._pipe, _ = await loop.connect_read_pipe(lambda: said, self._process.stdout)
+        return self
+
+    async def status(self) -> int:
+        """Wait for its end; as in `subprocess`."""
+        return await asyncio.to_thread(self._process.wait)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._process.kill()
+        self._pipe.close()
+        # Its locks and its memory are free when it is reaped.
+        await asyncio.shield(self.status())
 
 
 class _Attempt:
@@ -275,17 +303,6 @@ def environment(
         "PYTHONUNBUFFERED": "1",
     }
     return inherited | passed | token | fixed
-
-
-async def _end(child: asyncio.subprocess.Process) -> None:
-    """Kill the child, if it still runs, and wait until nothing of it is left."""
-    with suppress(ProcessLookupError):
-        child.kill()
-    assert child.stdout is not None
-    with suppress(ValueError):
-        while await child.stdout.read(LONGEST_LINE):
-            pass
-    await child.wait()
 
 
 def _named(status: int) -> str:

@@ -26,7 +26,7 @@ from vllm_fsm.adapters.download.room import NoRoom, free_bytes, other_models
 from vllm_fsm.adapters.download.transfer import Stopped, Transfer
 from vllm_fsm.weights.hub_cache import Entry, Listing, RepoFolder
 from vllm_fsm.weights.needs import Repo, Role
-from vllm_fsm.weights.selection import foreign_code, index_shards, plain_files, weight_files
+from vllm_fsm.weights.selection import NoWeights, elsewhere, index_shards, plain_files, weight_files
 
 WORKERS = 8
 """Files at a time, as huggingface_hub does."""
@@ -44,16 +44,17 @@ class Fetcher:
         self._models: str = order["models"]
         self._repos = [Repo(**{**repo, "role": Role(repo["role"])}) for repo in order["repos"]]
         self._spare: int = order["spare"]
-        self._remote_code: bool = order["remote_code"]
         self._xet: bool = order["xet"]
         self._hub = hub
         self._meter = Meter()
         self._stop = threading.Event()
+        self._unknown: str | None = None
+        """What the engine will read besides, where only it knows how."""
         self.repo = self._repos[0]
         """The one that is worked on, for whoever asks what failed."""
 
     def run(self) -> dict[str, Any]:
-        """Fetch everything; return what the engine's start should know.
+        """Fetch everything; return what cannot be known of it here.
 
         Raises what `Transfer.fetch` and `Hub.resolve` do, `NoRoom` and `NoWeights`.
         """
@@ -73,10 +74,7 @@ class Fetcher:
         for _, folder, listing, _ in plans:
             folder.refer(listing)
         self._report()
-        foreign = self._remote_code and any(
-            foreign_code(folder.read(listing.commit, "config.json") or b"") for _, folder, listing, _ in plans
-        )
-        return {"offline": not foreign, "repo": self._repos[0].id}
+        return {"unknown": self._unknown, "repo": self._repos[0].id}
 
     def _plan(self, pool: ThreadPoolExecutor, repo: Repo) -> tuple[Repo, RepoFolder, Listing, list[Entry]]:
         """Ask what there is, fetch the small files, and read from them which weights are wanted."""
@@ -95,7 +93,13 @@ class Fetcher:
         def shards(index: str) -> list[str]:
             return index_shards(folder.read(listing.commit, index) or b"")
 
-        weights = [known[path] for path in weight_files(known, repo, shards)]
+        try:
+            weights = [known[path] for path in weight_files(known, repo, shards)]
+        except NoWeights:
+            self._unknown = elsewhere(folder.read(listing.commit, "config.json") or b"")
+            if self._unknown is None:
+                raise
+            weights = []
         return repo, folder, listing, [*plain, *weights]
 
     def _measure(self, plans: list[tuple[Repo, RepoFolder, Listing, list[Entry]]]) -> None:

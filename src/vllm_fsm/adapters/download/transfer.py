@@ -72,7 +72,7 @@ class Transfer:
 
     @contextmanager
     def _partial(self, entry: Entry) -> Iterator[int]:
-        file = os.open(self._folder.partial(entry), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file = os.open(self._folder.partial(entry), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             yield file
         finally:
@@ -87,7 +87,7 @@ class Transfer:
             digest.update(chunk)
             done += len(chunk)
             self._meter.add(hashed=len(chunk))
-        broken = 0
+        broken, synced = 0, done // PIECE
         while done < entry.size:
             before = done
             try:
@@ -96,7 +96,6 @@ class Transfer:
                         os.ftruncate(file, begins)
                         self._meter.add(lost=done - begins)
                         digest, done = _digest(entry), begins
-                    synced = done
                     for piece in pieces:
                         self._go_on()
                         room = entry.size - done
@@ -106,9 +105,10 @@ class Transfer:
                         digest.update(piece)
                         done += len(piece)
                         self._meter.add(received=len(piece))
-                        if done - synced >= PIECE:
+                        if done // PIECE != synced:
+                            # At the boundaries to which a power cut sets back, wherever this attempt began.
                             os.fdatasync(file)
-                            synced = done
+                            synced = done // PIECE
                 if done < entry.size:
                     raise Cut(f"{entry.path} ended after {done} of {entry.size} bytes")
             except self._hub.broken:
