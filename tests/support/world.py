@@ -180,7 +180,7 @@ class World:
         if self.old is not None and self.random.random() < self.faults.repeat:
             self.feed(stamped(self.old, self.now))
             self.old = None
-        elif self.random.random() < 0.1 and isinstance(event, ev.EngineEvent | ev.FetchEvent):
+        elif self.random.random() < 0.1 and isinstance(event, NUMBERED):
             self.old = event
         return True
 
@@ -233,7 +233,8 @@ class World:
             event,
         )
         self.must(dict(after.timers) == self.timers, "armed timers are those of the snapshot", event)
-        self.must(sum(isinstance(e, fx.StartEngine) for e in effects) <= 1, "one start a step", event)
+        if effects:
+            self.must(sum(isinstance(e, fx.StartEngine) for e in effects) <= 1, "one start a step", event)
 
     def must(self, holds: bool, promise: str, event: ev.Event) -> None:
         if not holds:
@@ -413,7 +414,7 @@ class World:
                 if process is None or not process.leader or not process.listens:
                     return False
                 process.passed = True
-            elif isinstance(event, ev.EngineDead | ev.EngineStuck | ev.EngineStepped):
+            elif isinstance(event, WATCHED):
                 if process is None or not process.leader:
                     return False
                 if isinstance(event, ev.EngineStepped):
@@ -471,8 +472,10 @@ class World:
 
 def policy_window(snapshot: Snapshot) -> tuple[float, ...]:
     """The failures that the snapshot itself says still count."""
+    if snapshot.resting or not snapshot.crashes:
+        return ()
     window = snapshot.settings.restart_window
-    return tuple(t for t in snapshot.crashes if snapshot.crashes[-1] - t < window) if not snapshot.resting else ()
+    return tuple(t for t in snapshot.crashes if snapshot.crashes[-1] - t < window)
 
 
 def stamped(event: ev.Event, now: float) -> ev.Event:
@@ -482,6 +485,8 @@ def stamped(event: ev.Event, now: float) -> ev.Event:
     return type(event)(*values)
 
 
+NUMBERED = (ev.EngineEvent, ev.FetchEvent)
+WATCHED = (ev.EngineDead, ev.EngineStuck, ev.EngineStepped)
 FALLIBLE = (fx.TerminateEngine, fx.ConfirmVacancy, fx.StartProbes, fx.WatchLiveness)
 HANDLERS = {
     fx.StartEngine: World.start_engine,
