@@ -22,7 +22,14 @@ from vllm_fsm.adapters.process import ldconfig
 SIZE = 10
 COMMAND = "import sys; from vllm_fsm.cli import main; sys.exit(main())"
 """What the installed command does."""
-NO_CONTAINER = "from vllm_fsm.adapters.process import ldconfig; ldconfig.in_container = lambda *_: False; "
+NO_CONTAINER = """
+import gc
+gc.disable()
+from vllm_fsm.cli import run
+from vllm_fsm.adapters.process import ldconfig
+ldconfig.in_container = lambda *_: False
+"""
+"""Goes first, and imports what the command would import, with the collector off as the command has it."""
 
 
 def measure(size: int = SIZE) -> list[Figure]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from vllm_fsm.adapters.watch import STEP, FileWatch
 
-STEPS = "20,25,30,35,40,50"
+STEPS = "40,50,60,70,80,100"
 
 
 def pss() -> int:

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 BUG: Final = 70
 """Exit code after a failure of our own."""
 
+AHEAD: Final = 20
+"""Turns of the loop in which a start that waits for nothing comes to its execution."""
+
 PROBED: Final = r'INFO: +(?:127\.0\.0\.1|::1|{host}):\d+ - "GET /(?:health|metrics) HTTP/1\.1" 200 OK'
 """uvicorn's access line for a probe that went well: 17,000 a day that say nothing."""
 
@@ -184,6 +187,7 @@ class Controller:
         self.driver.observers = [self._journal(), self._write_health]
         self._wanted = Wanted(None)
         self._again: asyncio.TimerHandle | None = None
+        self._watch: FileWatch | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
@@ -194,15 +198,13 @@ class Controller:
             loop.add_signal_handler(number, lambda: self.driver.post(ev.StopRequested(self.clock())))
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         self.log("started", version=_version(), pid=os.getpid(), data=str(self.config.data))
-        watch: FileWatch | None = None
         try:
             await self.engine.recover()
             self.look()
             self.driver.settle()  # the first thing to be read is what is wanted, not that nothing was known yet
             self.health.write()
             self._spawn(self._beat)
-            watch = self._watch()
-            self._spawn(watch.run)
+            self._spawn(self._watch_files)
             code = await self.driver.run()
         except Exception:
             self.log("bug", traceback=traceback.format_exc())
@@ -213,8 +215,8 @@ class Controller:
             await self.prober.close()
             await self.downloader.close()
             await self.engine.close()
-            if watch is not None:
-                await watch.close()
+            if self._watch is not None:
+                await self._watch.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -251,11 +253,16 @@ class Controller:
         self.look()
         self.driver.post(ev.RetryRequested(self.clock()))
 
-    def _watch(self) -> FileWatch:
-        from vllm_fsm.adapters.watch import FileWatch
+    async def _watch_files(self) -> None:
+        # The first engine is executed first: the watcher's import would compete with it for the interpreter.
+        for _ in range(AHEAD):
+            await asyncio.sleep(0)
+        if self._watch is None:
+            from vllm_fsm.adapters.watch import FileWatch
 
-        files = (self.config.store, self.config.credentials)
-        return FileWatch(files, self.look, self.log, arrivals=(self.config.run_dir / REQUEST,))
+            files = (self.config.store, self.config.credentials)
+            self._watch = FileWatch(files, self.look, self.log, arrivals=(self.config.run_dir / REQUEST,))
+        await self._watch.run()
 
     async def _beat(self) -> None:
         while True:

@@ -7,13 +7,13 @@ marked as the engine's. Every line passes the redaction, whoever wrote it.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from vllm_fsm import health, messages
 from vllm_fsm.core.events import DownloadFailed, DownloadProgressed, EngineExited
 from vllm_fsm.core.states import Engine
+from vllm_fsm.stand_in import stand_in
 
 if TYPE_CHECKING:
     from vllm_fsm.adapters.ports import Log
@@ -138,13 +138,6 @@ def _for_people(_logger: object, _method: str, fields: Fields) -> str:
 
 def _structlog() -> Any:
     """Import structlog without `rich`, which its development renderer would load: 100 ms and 10 MB for nothing."""
-    absent = object()
-    loaded = sys.modules.get("rich", absent)
-    if loaded is absent:
-        sys.modules["rich"] = None  # type: ignore[assignment]
-    try:
+    with stand_in("rich"):
         import structlog
-    finally:
-        if loaded is absent:
-            del sys.modules["rich"]
     return structlog

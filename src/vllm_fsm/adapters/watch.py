@@ -15,10 +15,15 @@ A slow timer looks as well, for what nobody tells: changes made on another machi
 another volume mounted over the directory, an overflow of the kernel's queue (watchfiles passes over it), a change that
 watchfiles before 1.1 drops between copying and clearing a set in which nothing matters.
 
-watchfiles sleeps in steps and answers at the second look that finds something, so that its step is both the delay and
-the number of wake-ups (`benchmarks/watch.py`, two busy cores of a virtual machine; median to the hint, % of a core):
-25 ms: 37 ms, 0.21 %; 30 ms: 47 ms, 0.16 %; 35 ms: 56 ms, 0.14 %; 40 ms: 67 ms, 0.13 %. Cores that sleep in between
-pay more: 25 ms took 0.27 %. 30 ms leaves room in the controller's figures, 60 ms from a write to SIGTERM and 0.3 %.
+watchfiles looks at every step and answers at the second look in a row that finds as much as the last: a step is a
+wake-up, and one and a half of them are the mean delay. Before each look it asks whether it is to stop, and `Pace` sleeps
+in that question instead, every other time, so that the second look comes right after the first. What comes between the
+two is found by the next ones. Of two writes in a row each may so have a hint of its own, which costs a look at the files.
+
+Half a step is the delay then (`benchmarks/watch.py`, two cores of a virtual machine that others use too; median to the
+hint, % of a core): 40 ms: 27 ms, 0.13 %; 60 ms: 30 ms, 0.10 %; 80 ms: 42 ms, 0.09 %. Sleeping in watchfiles itself, 30
+ms took 47 ms and 0.15 %, and more of cores that sleep in between. 60 ms leaves room in the controller's figures, 60 ms
+from a write to SIGTERM and 0.3 %, and no hint comes later than with those 30 ms.
 
 `RustNotify` is how watchfiles documents the direct use of its back end. Its generator `watch` opens the watcher in the
 call that then waits for a change, and so can't tell when changes begin to be seen.
@@ -30,6 +35,7 @@ import asyncio
 import os
 import stat
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -41,9 +47,9 @@ from vllm_fsm.adapters.ports import Log
 if TYPE_CHECKING:
     from watchfiles._rust_notify import RustNotify
 
-STEP: Final = 0.03
-"""Seconds between two looks of watchfiles; its debouncing is as long, so that a steady stream of events can't hold a
-hint back for more than two."""
+STEP: Final = 0.06
+"""Seconds between two pairs of looks of watchfiles. It does no debouncing of its own, so that a steady stream of events
+can't hold a hint back for more than two."""
 
 RESYNC: Final = 30.0
 """Seconds between two hints without any event."""
@@ -148,6 +154,22 @@ def plan(files: Iterable[str], arrivals: Iterable[str]) -> Plan:
     return Plan(tuple(path for path in paths if os.access(path, os.R_OK)), frozenset(names), frozenset(arriving))
 
 
+class Pace:
+    """What watchfiles takes for its stop event: says whether `wake` is set, after `step` seconds every other time."""
+
+    def __init__(self, step: float, wake: threading.Event) -> None:
+        self._step = step
+        self._wake = wake
+        self._slept = False
+
+    def is_set(self) -> bool:
+        """Sleep or not, and return whether to stop."""
+        self._slept = not self._slept
+        if self._slept:
+            time.sleep(self._step)
+        return self._wake.is_set()
+
+
 class FileWatch:
     """Calls `hint` on the event loop when one of the files may have changed, at most once in `step` seconds.
 
@@ -170,14 +192,14 @@ class FileWatch:
         self._arrivals = [_absolute(path) for path in arrivals]
         self._hint = hint
         self._log = log
-        self._step = round(1000 * step)
+        self._step = step
         self._resync = resync
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._wake = threading.Event()
-        """Ends the thread's wait. watchfiles asks for it at every step, so it is not to be anything slower."""
+        """Ends the thread's wait, a step later at most."""
         self._ended = asyncio.Event()
         self._due = False
         """A hint is on its way to the loop."""
@@ -290,7 +312,7 @@ class FileWatch:
             return
         while True:
             try:
-                changes = self._watcher.watch(self._step, self._step, 0, self._wake)
+                changes = self._watcher.watch(0, 0, 0, Pace(self._step, self._wake))
             except BaseException:
                 # A name that is not UTF-8 is enough, and the watcher is of no use any more.
                 self._replace(None)

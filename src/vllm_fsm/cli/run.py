@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 
+from vllm_fsm import no_plugins
 from vllm_fsm.cli import USAGE
 from vllm_fsm.config import Config
 from vllm_fsm.lock import Held
+from vllm_fsm.stand_in import stand_in
 
-
-@contextmanager
-def _without(plugins: str) -> Iterator[None]:
-    """Have the variable `plugins` say that none are wanted."""
-    before = os.environ.get(plugins)
-    os.environ[plugins] = "__all__"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[plugins]
-        else:
-            os.environ[plugins] = before
-
-
-# With its first model pydantic looks for plugins in every installed package, of which a vLLM image has hundreds.
-with _without("PYDANTIC_DISABLE_PLUGINS"):
+# Nothing here speaks TLS: OpenSSL would be loaded for nothing.
+with stand_in("ssl"):
+    import asyncio
+with stand_in(no_plugins.REAL, no_plugins):
     from vllm_fsm import app
 
 HELD = 3

@@ -1,4 +1,7 @@
-"""What we do, as values. The driver hands each to the adapter that does it; its end comes back as an event."""
+"""What we do, as values. The driver hands each to the adapter that does it; its end comes back as an event.
+
+A class without fields of its own inherits all that makes its parent a value, as with the events.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +35,16 @@ class StartEngine(EngineEffect):
     """With the hub switched off, unless the target's own variables say something about that."""
 
 
-@dataclass(frozen=True, slots=True)
 class TerminateEngine(EngineEffect):
     """Send SIGTERM to the leader → EngineExited some time later."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class KillSession(EngineEffect):
     """SIGKILL every process of the engine's session → EngineExited if the leader still lived."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +63,22 @@ class StartProbes(EngineEffect):
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
 class WatchLiveness(EngineEffect):
     """From now on see that the proven engine lives and steps → EngineDead, PortTaken, EngineStuck, EngineStepped."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class StopProbes(EngineEffect):
     """Ask the engine nothing more."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class CheckPort(EngineEffect):
     """Look whether the engine's port is free → PortFree, PortTaken."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """What can happen. Each event carries its time; what was started carries the number of its start.
 
 The `repr` of an event is valid Python apart from secrets, so that a failing simulation prints a program to paste.
+A class without fields of its own inherits all that makes its parent a value: making that anew for each would be felt
+at every start of the controller.
 """
 
 from __future__ import annotations
@@ -29,9 +31,10 @@ class EngineEvent(Event):
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
 class ProbeEvent(EngineEvent):
     """Something seen of a living engine; dropped and counted once that engine is being stopped."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +72,16 @@ class WarningsChanged(Event):
     warnings: tuple[Message, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class RetryRequested(Event):
     """Somebody asked to try again (`vllm-fsm retry`, SIGHUP, the same Set Model choice)."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class StopRequested(Event):
     """The controller is to end (SIGTERM, SIGINT); a second one means at once."""
+
+    __slots__ = ()
 
 
 # --- the engine process ------------------------------------------------------------------------------------------
@@ -105,9 +110,10 @@ class EngineExited(EngineEvent):
     """What its end means if nobody asked for it."""
 
 
-@dataclass(frozen=True, slots=True)
 class EngineVacated(EngineEvent):
     """Nothing of this start is left: session empty, sockets and shared memory gone, GPU memory back or given up."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +134,10 @@ class EffectFailed(EngineEvent):
 # --- probes ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class PortFree(EngineEvent):
     """No process listens on the engine's port."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +147,10 @@ class PortTaken(EngineEvent):
     finding: Finding
 
 
-@dataclass(frozen=True, slots=True)
 class ProbePassed(ProbeEvent):
     """The engine is ours, listens, knows the key, names the model and generated a token."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +160,16 @@ class EngineDead(ProbeEvent):
     finding: Finding
 
 
-@dataclass(frozen=True, slots=True)
 class EngineStepped(ProbeEvent):
     """The token counter moved, or a canary request was answered."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class EngineStuck(ProbeEvent):
     """A canary request was not answered in its time and the token counter did not move."""
+
+    __slots__ = ()
 
 
 # --- weights -----------------------------------------------------------------------------------------------------
@@ -201,41 +211,49 @@ class DownloadFailed(FetchEvent):
 # --- timers ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class DeadlinePassed(Timer):
     """The start-up timeout is over."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class RestartDue(Timer):
     """The next try is due: after back-off, a slow retry, or to look at the port again."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class NextDue(Timer):
     """The weights of the next model are looked for again, while an earlier one runs."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class UnresponsiveDue(Timer):
     """An unresponsive engine had its last chance to answer."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class NudgeDue(Timer):
     """A stopping engine that was not ready gets its second SIGTERM."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class GraceExpired(Timer):
     """The stopping engine had its time."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class RepeatDue(Timer):
     """Something to do about the engine failed in itself: do it again."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class DownloadRetryDue(Timer):
     """The next download attempt is due."""
+
+    __slots__ = ()

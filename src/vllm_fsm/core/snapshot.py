@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Self
 
 from vllm_fsm.core.states import Download, Engine, Service
@@ -194,8 +195,8 @@ class Snapshot:
     def copy(self) -> Self:
         """Return a copy that nobody else holds yet."""
         new = object.__new__(type(self))
-        for member in _MEMBERS:
-            member.__set__(new, member.__get__(self))
+        for put, value in zip(_PUTTERS, _values(self), strict=True):
+            put(new, value)
         return new
 
     def due(self, timer: type[Timer]) -> float | None:
@@ -211,5 +212,6 @@ class Snapshot:
         return self.active is not None and self.target != self.active
 
 
-_MEMBERS = tuple(getattr(Snapshot, f.name) for f in fields(Snapshot))
-"""The slots themselves: they copy in a tenth of the time of `dataclasses.replace`."""
+_values = attrgetter(*(f.name for f in fields(Snapshot)))
+_PUTTERS = tuple(getattr(Snapshot, f.name).__set__ for f in fields(Snapshot))
+"""Of the slots themselves: they copy in less than half of the time of `dataclasses.replace`."""

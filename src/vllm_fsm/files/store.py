@@ -42,14 +42,14 @@ class FileModel(BaseModel):
         return []
 
 
-class EnvironmentVariable(FileModel):
+class EnvironmentVariable(FileModel, defer_build=True):
     """One variable for the engine."""
 
     name: str
     value: str
 
 
-class ModelSelection(FileModel):
+class ModelSelection(FileModel, defer_build=True):
     """What was chosen in Set Model; fills its form again. The controller does not look at it."""
 
     selection: str | None = None
