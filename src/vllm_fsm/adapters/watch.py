@@ -16,9 +16,10 @@ another volume mounted over the directory, an overflow of the kernel's queue (wa
 watchfiles before 1.1 drops between copying and clearing a set in which nothing matters.
 
 watchfiles looks at every step and answers at the second look in a row that finds as much as the last: a step is a
-wake-up, and one and a half of them are the mean delay. Before each look it asks whether it is to stop, and `Pace` sleeps
-in that question instead, every other time, so that the second look comes right after the first. What comes between the
-two is found by the next ones. Of two writes in a row each may so have a hint of its own, which costs a look at the files.
+wake-up, and one and a half of them are the mean delay. Before each look it asks whether it is to stop, and `Pace`
+sleeps in that question instead, every other time, so that the second look comes right after the first. What comes
+between the two is found by the next ones. Of two writes in a row each may so have a hint of its own, which costs a look
+at the files.
 
 Half a step is the delay then (`benchmarks/watch.py`, two cores of a virtual machine that others use too; median to the
 hint, % of a core): 40 ms: 27 ms, 0.13 %; 60 ms: 30 ms, 0.10 %; 80 ms: 42 ms, 0.09 %. Sleeping in watchfiles itself, 30
