@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EPILOG = "Each flag can also be set as an environment variable: --run-dir is VLLM_FSM_RUN_DIR. Flags win."
 EPILOGS = {
     "run": "Exit codes: 0 asked to stop, 2 wrong usage, 3 another controller holds a directory, 70 a bug of ours.",
+    "delete-model-cache": f"Exit codes: 0 deleted, 1 refused or not all of it could be removed. {EPILOG}",
     "hardware": f"Exit codes: 0 everything answered, 1 something did not. {EPILOG}",
 }
 
@@ -44,7 +45,8 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
 
 
 def _main(name: str) -> Callable[[argparse.Namespace], Any]:
-    return lambda arguments: import_module(f"vllm_fsm.cli.{name}").main(arguments)
+    module = name.replace("-", "_")
+    return lambda arguments: import_module(f"vllm_fsm.cli.{module}").main(arguments)
 
 
 def _run(run: argparse.ArgumentParser) -> None:
@@ -112,6 +114,18 @@ def _presets(presets: argparse.ArgumentParser) -> None:
     _json(presets)
 
 
+def _cache(cache: argparse.ArgumentParser) -> None:
+    _directories(cache, "data", "run_dir")
+    _json(cache)
+
+
+def _delete_model_cache(delete: argparse.ArgumentParser) -> None:
+    delete.add_argument("model", metavar="MODEL", help='as "vllm-fsm cache" lists it: org/name')
+    delete.add_argument("--force", action="store_true", help="also when it is selected, served or being downloaded")
+    _directories(delete, "data", "run_dir")
+    _json(delete)
+
+
 def _states(states: argparse.ArgumentParser) -> None:
     from pathlib import Path
 
@@ -151,6 +165,8 @@ COMMANDS = {
     "history": ("list the latest transitions", _history),
     "retry": ("ask the running controller to try again now", _retry),
     "presets": ("list the models that fit this machine, with their context lengths", _presets),
+    "cache": ("list the cached models with their sizes, and the free space", _cache),
+    "delete-model-cache": ("delete one cached model for good; the selection stays", _delete_model_cache),
     "states": ("print the state machines as states.md", _states),
     "hardware": ("say which accelerators and memory there are, what is used, and why", _hardware),
     "completion": ("print a completion script for your shell", _completion),

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from vllm_fsm.arguments import flag_values
 from vllm_fsm.core.snapshot import Finding, Message, Target
+from vllm_fsm.weights.names import is_repo_id, repo_of
 
 DEFAULT_REVISION: Final = "main"
 """The branch that huggingface_hub takes when none is named."""
@@ -25,9 +26,6 @@ FORMATS: Final = ("auto", "hf", "safetensors", "fastsafetensors", "instanttensor
 NO_WEIGHTS: Final = "dummy"
 """The load format that reads no weights."""
 
-_NAME: Final = r"\w(?:[\w.-]{0,94}\w)?"
-_REPO_ID = re.compile(rf"{_NAME}(?:/{_NAME})?", re.ASCII)
-"""As huggingface_hub 2.4 checks it (`utils/_validators.py`)."""
 _REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,199}", re.ASCII)
 _PROPOSER = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 """A class of Python, by its dotted path."""
@@ -141,6 +139,23 @@ def _own_way(arguments: Sequence[str], environment: Mapping[str, str], exists: C
     return None
 
 
+def named(target: Target) -> frozenset[str]:
+    """Return every repository that starting `target` may read, also where `needs` cannot say what of it is read.
+
+    It errs on the side of too many, since what it names is kept: a local directory may look like a repository. A path
+    into the cache names the model that lies there.
+    """
+    names = (repo.id for repo in _named(target, target.arguments))
+    return frozenset(repo for name in names if (repo := _repository(name)) is not None)
+
+
+def _repository(name: str) -> str | None:
+    inside = next((repo for part in name.split("/") if (repo := repo_of(part)) is not None), None)
+    # `repo:quant`, and `repo/file.gguf`, as GGUF models are named.
+    outside = "/".join(name.partition(":")[0].split("/")[:2])
+    return inside or (outside if is_repo_id(outside) else None)
+
+
 class _Place(Enum):
     HERE = "a local path"
     HUB = "a repository of the hub"
@@ -158,7 +173,7 @@ def _place(repo: Repo, exists: Callable[[str], bool]) -> _Place:
     # `s3://…`, and `repo:quant` or a single file, as GGUF models are named.
     if ":" in name or name.endswith(".gguf"):
         return _Place.ELSEWHERE
-    if _REPO_ID.fullmatch(name) and "--" not in name and ".." not in name and not name.endswith(".git"):
+    if is_repo_id(name):
         return _Place.HUB
     return _Place.NOWHERE
 
