@@ -411,7 +411,9 @@ def test_what_another_process_writes_stays(folder: RepoFolder) -> None:
 
 def test_a_lock_that_cannot_be_asked_counts_as_held(folder: RepoFolder) -> None:
     path = partial(folder, f"{SMALL}.0123abcd")
-    Path(folder.lock(SMALL)).mkdir(parents=True)
+    lock = Path(folder.lock(SMALL))
+    lock.parent.mkdir(parents=True)
+    lock.symlink_to(lock)
     assert folder.sweep() == 0
     assert path.exists()
 

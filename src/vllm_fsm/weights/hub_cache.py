@@ -384,7 +384,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 def _locked(path: str) -> bool:
     """Whether somebody holds the lock file as `filelock` does (flock), or may do so where it cannot be opened."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     except OSError:
