@@ -29,8 +29,8 @@ def measure(size: int = SIZE) -> list[Figure]:
     """Look at the large download for `size` seconds, and at the small one to its end."""
     with Rig() as rig, FakeHub(rig.root / "hub") as hub:
         hub.bandwidth(RATE)
-        hub.repo("org/large", sparse={f"model-{n:05}.safetensors": BYTES for n in range(FILES)})
-        hub.repo("org/small", sparse={f"model-{n:05}.safetensors": 125_000_000 for n in range(8)})
+        hub.repo("org/large", sparse={f"model-{n:05}.safetensors": BYTES + n for n in range(FILES)})
+        hub.repo("org/small", sparse={f"model-{n:05}.safetensors": 125_000_000 + n for n in range(8)})
         return [*_memory(rig, hub, size), *_progress(rig, hub)]
 
 

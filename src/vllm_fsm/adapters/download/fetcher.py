@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import Any
@@ -30,8 +31,10 @@ from vllm_fsm.weights.selection import NoWeights, elsewhere, index_shards, plain
 
 WORKERS = 8
 """Files at a time, as huggingface_hub does."""
-INTERVAL = 0.2
-"""Seconds between two reports."""
+INTERVAL = 0.1
+"""Seconds between two looks at what was done."""
+STEP, LONGEST = 4 << 20, 1.0
+"""A report is due after so many bytes, or so many seconds."""
 NICENESS = 5
 """A model may be serving meanwhile."""
 PR_SET_PDEATHSIG = 1
@@ -48,6 +51,8 @@ class Fetcher:
         self._hub = hub
         self._meter = Meter()
         self._stop = threading.Event()
+        self._reported = (0, time.monotonic())
+        """How many bytes had moved at the last report, and when that was."""
         self._unknown: str | None = None
         """What the engine will read besides, where only it knows how."""
         self.repo = self._repos[0]
@@ -141,7 +146,7 @@ class Fetcher:
         pending = work
         while pending:
             done, pending = wait(pending, INTERVAL, FIRST_EXCEPTION)
-            self._report()
+            self._report_now_and_then()
             failures = [error for future in done if (error := future.exception()) is not None]
             if not failures and pending:
                 failures = self._short_of_room()
@@ -171,8 +176,16 @@ class Fetcher:
         self._await({fetch})  # type: ignore[arg-type]
         self._meter.add(received=sum({entry.etag: entry.size for entry in entries}.values()), files=len(entries))
 
+    def _report_now_and_then(self) -> None:
+        count = self._meter.read()
+        moved = count.received + count.hashed
+        if moved - self._reported[0] >= STEP or time.monotonic() - self._reported[1] >= LONGEST:
+            self._report()
+
     def _report(self) -> None:
-        say("progress", {"repo": self.repo.id, **asdict(self._meter.read())})
+        count = self._meter.read()
+        self._reported = (count.received + count.hashed, time.monotonic())
+        say("progress", {"repo": self.repo.id, **asdict(count)})
 
 
 def say(kind: str, fields: dict[str, Any]) -> None:
