@@ -13,16 +13,33 @@ from pathlib import Path
 import cache
 import changes
 import crashes
+import downloading
 import edits
 import health_command
 import idle
 import readiness
 import real
 import startup
+import swap
+import throughput
 import worlds
 from figure import ROOT, Figure, commit, machine, table, today
 
-SCRIPTS = (edits, changes, readiness, crashes, idle, real, startup, health_command, cache, worlds)
+SCRIPTS = (
+    edits,
+    changes,
+    readiness,
+    crashes,
+    idle,
+    real,
+    startup,
+    health_command,
+    throughput,
+    downloading,
+    swap,
+    cache,
+    worlds,
+)
 PAGE = """\
 # Figures
 
