@@ -206,6 +206,7 @@ ENGLISH: Final[dict[str, str]] = {
     "PresetNeedsMemoryOfSeveral": "Needs {needs} GiB, has {has} on {used} of {devices} GPUs.",
     "PresetMemoryUnknown": "Needs {needs} GiB, and it is not known how much there is.",
     "PresetNeedsFp8": "Needs a GPU that calculates in FP8 (gfx942, gfx950, gfx1200 or gfx1201).",
+    "PresetHardwareUnknown": "It could not be found out which GPUs there are.",
     "PresetNeedsGpu": "Needs a GPU that is known here, and there is none.",
     "PresetOtherHardware": "No build of it is known for {tier}.",
     "PresetSpread": "It is spread over {devices} GPUs, which was not tried on hardware.",

@@ -21,6 +21,7 @@ EPILOG = "Each flag can also be set as an environment variable: --run-dir is VLL
 EPILOGS = {
     "run": "Exit codes: 0 asked to stop, 2 wrong usage, 3 another controller holds a directory, 70 a bug of ours.",
     "hardware": f"Exit codes: 0 everything answered, 1 something did not. {EPILOG}",
+    "presets": f"Exit codes: 0 the hardware is known, 1 it did not answer, 2 wrong usage. {EPILOG}",
 }
 
 
@@ -103,6 +104,7 @@ def _presets(presets: argparse.ArgumentParser) -> None:
     from vllm_fsm.presets import CPU, TIERS
 
     _directories(presets, "data")
+    _build(presets)
     presets.add_argument("--all", action="store_true", help="list those that do not fit too, with the reason")
     machine = presets.add_argument_group("another machine", "What would fit on hardware that is described here?")
     machine.add_argument("--tier", choices=[*TIERS, CPU], help="kind of hardware")
@@ -126,14 +128,7 @@ def _states(states: argparse.ArgumentParser) -> None:
 
 
 def _hardware(hardware: argparse.ArgumentParser) -> None:
-    _flag(
-        hardware,
-        "build",
-        str,
-        None,
-        "build of vLLM that serves (default: what the devices suggest)",
-        choices=["cuda", "rocm", "cpu"],
-    )
+    _build(hardware)
     hardware.add_argument(
         "--probes", action="store_true", help="print what the machine said, as JSON, and decide nothing"
     )
@@ -166,6 +161,11 @@ DIRECTORIES = {
 def _directories(to: argparse.ArgumentParser, *names: str) -> None:
     for name in names:
         _flag(to, name, _path, *DIRECTORIES[name])
+
+
+def _build(to: argparse.ArgumentParser) -> None:
+    choices = ["cuda", "rocm", "cpu"]
+    _flag(to, "build", str, None, "build of vLLM that serves (default: what the devices suggest)", choices=choices)
 
 
 def _path(text: str) -> Path:
