@@ -214,6 +214,11 @@ ENGLISH: Final[dict[str, str]] = {
     # --- what is said of arguments before a start. Values are quoted already, or only their length is told ---
     "ArgumentReserved": "{argument} is set by the service itself, or would change how it is reached; remove it.",
     "VariableReserved": "The variable {name} is set by the service itself; remove it.",
+    "VariableNameUnusable": (
+        "The name of environment variable {number} cannot be used; use letters, digits and underscores, with no digit "
+        "first."
+    ),
+    "VariableValueUnusable": "An environment variable cannot be passed on: {detail}.",
     "VariableTwice": "The variable {name} is given twice; remove one.",
     "FlagUnknown": "vLLM has no flag {flag}; remove it.",
     "FlagUnknownMeant": "vLLM has no flag {flag}; perhaps {meant} was meant.",
@@ -255,6 +260,7 @@ ENGLISH: Final[dict[str, str]] = {
         "these is only a warning."
     ),
     "ArgumentsTooLong": "The arguments are {length} characters long; at most {limit} are taken.",
+    "ValueTooLong": "The value is {length} characters long; at most {limit} are taken.",
     "QuoteNotClosed": "The quote {quote} at character {character} is not closed; close it, or put a \\ before it.",
     "NothingEscaped": "The \\ at character {character} has nothing behind it; remove it, or write \\\\.",
     "CharacterRefused": "The character {code} at character {character} cannot be seen and cannot be meant; remove it.",
