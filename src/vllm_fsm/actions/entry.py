@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final, TypeVar
 
 from vllm_fsm.actions.problems import Problem, Rejected, rejected
-from vllm_fsm.complaints import shown
+from vllm_fsm.complaints import SHOWN, shown
 from vllm_fsm.core.snapshot import Message
-from vllm_fsm.files.reading import LIMIT, Broken, Good, Missing, Object, parse_object
+from vllm_fsm.files.reading import LIMIT, WHOLE, Broken, Good, Missing, Object, parse_object
 from vllm_fsm.files.store import EnvironmentVariable, FileModel, shaped
 
 INPUT: Final = "input"
@@ -72,9 +72,9 @@ def parse(text: bytes, model: type[M]) -> M:
 def _know(content: Object, model: type[FileModel], at: str = "") -> None:
     """See that every field is one of the model: a slip in a name must not be taken for nothing."""
     known = [field.alias or name for name, field in model.model_fields.items()]
-    for number, name in enumerate(content):
+    for name in content:
         if name not in known:
-            where = f"{at}[{number}]" if at else name if name.isidentifier() and len(name) <= 40 else INPUT
+            where = at or (name if name.isidentifier() and len(name) <= SHOWN else INPUT)
             if not known:
                 raise rejected(where, "NoFields", name=shown(name))
             raise rejected(where, "FieldUnknown", name=shown(name), known=", ".join(known))
@@ -88,8 +88,10 @@ def _know(content: Object, model: type[FileModel], at: str = "") -> None:
 def _said(message: Message, text: bytes) -> Rejected:
     """Say of the input what was said of a file."""
     params = {name: value for name, value in message.params if name != "file"}
-    position = None
+    field, position = str(params.get("field", INPUT)), None
+    if field == WHOLE:
+        field, params = INPUT, params | {"field": "the input"}
     if message.id == "FileNotJson":
         before = text.decode("utf-8-sig").split("\n")[: int(params["line"]) - 1]
         position = sum(len(line) + 1 for line in before) + int(params["column"]) - 1
-    return Rejected([Problem(Message.of(_WORDS[message.id], **params), str(params.get("field", INPUT)), position)])
+    return Rejected([Problem(Message.of(_WORDS[message.id], **params), field, position)])

@@ -9,7 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from vllm_fsm.core.snapshot import Message
-from vllm_fsm.files.reading import OBJECT, Broken, Good, Missing, Object, Reading, json_type, parse_object, read_bytes
+from vllm_fsm.files.reading import (
+    OBJECT,
+    WHOLE,
+    Broken,
+    Good,
+    Missing,
+    Object,
+    Reading,
+    json_type,
+    parse_object,
+    read_bytes,
+)
 
 MODE: Final = 0o600
 """It may hold tokens."""
@@ -103,4 +114,4 @@ def read_store(path: str | os.PathLike[str]) -> Reading[Store]:
 def _field(location: tuple[int | str, ...]) -> str:
     """Write `("serveEnv", 0, "value")` as `serveEnv[0].value`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.removeprefix(".") or "the top level"
+    return text.removeprefix(".") or WHOLE
