@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import cache
 import changes
 import crashes
 import edits
@@ -21,7 +22,7 @@ import startup
 import worlds
 from figure import ROOT, Figure, commit, machine, table, today
 
-SCRIPTS = (edits, changes, readiness, crashes, idle, real, startup, health_command, worlds)
+SCRIPTS = (edits, changes, readiness, crashes, idle, real, startup, health_command, cache, worlds)
 PAGE = """\
 # Figures
 

@@ -244,7 +244,7 @@ def told(download: Mapping[str, Any]) -> str:
     if download["total"] is None:
         return f"{download['repo']}: asking the hub what there is"
     share = 100 * download["done"] // max(1, download["total"])
-    words = [f"{download['repo']}: {_gb(download['done'])} of {_gb(download['total'])} GB ({share} %)"]
+    words = [f"{download['repo']}: {gb(download['done'])} of {gb(download['total'])} GB ({share} %)"]
     words.append(f"{download['filesDone']} of {download['files']} files")
     if download["bytesPerSecond"] is not None:
         words.append(f"{download['bytesPerSecond'] / 1e6:.1f} MB/s")
@@ -253,5 +253,6 @@ def told(download: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _gb(size: int) -> str:
+def gb(size: int) -> str:
+    """Return bytes as GB of 10⁹, for people."""
     return f"{size / 1e9:.{1 if size >= 1e9 else 3}f}"

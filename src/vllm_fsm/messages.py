@@ -97,6 +97,31 @@ ENGLISH: Final[dict[str, str]] = {
     "CacheLocked": "Another program is downloading {repo} into the same cache. It is looked at again.",
     "ChecksumWrong": "{file} of {repo} arrived with a wrong checksum. It is downloaded again.",
     "TriedOften": "{number} attempts in a row brought nothing.",
+    # --- the model cache: why it is not read, and why a model is not deleted ---
+    "CacheUnreadable": "The model cache cannot be read ({error}: {path}). Check its volume and permissions.",
+    "ModelUnreadable": "It cannot be read in full ({error}: {path}). Check its permissions.",
+    "SelectionUnknown": (
+        "Which model is selected cannot be read from {file}, so that none is deleted. Correct the file, or force the "
+        "deletion."
+    ),
+    "ModelNotCached": "There is no model {model} in the cache. Choose one of its listing, as it is written there.",
+    "ModelNotCachedMeant": "There is no model {model} in the cache; perhaps {meant} was meant.",
+    "ModelInUse": (
+        "{model} was not deleted: it is selected or being served. Choose another model first, or force the deletion."
+    ),
+    "ModelBusy": (
+        "{model} was not deleted: a program is downloading it. Wait for it or end it, or force the deletion."
+    ),
+    "ModelIsNoFolder": (
+        "{model} was not deleted: {path} is a symbolic link, behind which nothing is deleted. Remove the link and what "
+        "it leads to by hand."
+    ),
+    "ModelChanged": "{model} was not deleted: another folder has taken its place just now. Look again.",
+    "DeletionDenied": "{model} was not deleted: {path} cannot be changed ({error}). Check its volume and permissions.",
+    "DeletionIncomplete": (
+        "{model} is not cached any more, but {path} could not be removed ({error}). Check its permissions; the next "
+        "deletion removes the rest."
+    ),
     # --- what else should be known of a start ---
     "FetchedByEngine": "vLLM downloads what it needs of {model} by itself ({what}), so its progress is not known.",
     # --- what else should be known: the files. No parameter holds what stands in a file, which may be a key ---

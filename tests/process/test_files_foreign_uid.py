@@ -1,16 +1,14 @@
 """Files that belong to another user, seen by a real user without privileges."""
 
-import encodings.utf_8_sig  # noqa: F401 - a child without privileges may not read the library it would come from
 import json
 import os
-import shutil
 import stat
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.unprivileged import NOBODY, open_directory, unprivileged
 from vllm_fsm.core.snapshot import Message
 from vllm_fsm.files.credentials import read_credentials
 from vllm_fsm.files.reading import Broken, Good
@@ -19,43 +17,11 @@ from vllm_fsm.files.writing import Refused, replace, update
 from vllm_fsm.messages import text as sentence
 from vllm_fsm.wishes import SETTLE, Wanted, Wishes
 
-NOBODY = 65534
-
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory that every user can reach, which `tmp_path` is not."""
-    path = Path(tempfile.mkdtemp(prefix="vllm-fsm-test-"))
-    path.chmod(0o777)
-    yield path
-    path.chmod(0o777)
-    shutil.rmtree(path)
-
-
-def unprivileged(work: Callable[[], object]) -> object:
-    """Return what `work` returns (as JSON would) in a child that has no privileges; its failure is ours."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.close(reader)
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setresgid(NOBODY, NOBODY, NOBODY)
-                os.setresuid(NOBODY, NOBODY, NOBODY)
-            os.write(writer, json.dumps(work()).encode())
-            status = 0
-        except BaseException as error:
-            os.write(2, repr(error).encode())
-        finally:
-            os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        answer = pipe.read()
-    _, status = os.waitpid(child, 0)
-    assert status == 0
-    return json.loads(answer)
+    with open_directory() as path:
+        yield path
 
 
 def judged(reading: object) -> str:

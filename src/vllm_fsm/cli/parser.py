@@ -21,6 +21,7 @@ EPILOG = "Each flag can also be set as an environment variable: --run-dir is VLL
 CREDENTIALS = f"Exit codes: 0 done, 1 there is no key, or it could not be stored, 2 wrong usage. {EPILOG}"
 EPILOGS = {
     "run": "Exit codes: 0 asked to stop, 2 wrong usage, 3 another controller holds a directory, 70 a bug of ours.",
+    "delete-model-cache": f"Exit codes: 0 deleted, 1 refused or not all of it could be removed. {EPILOG}",
     "hardware": f"Exit codes: 0 everything answered, 1 something did not. {EPILOG}",
     "set-model": (
         "Exit codes: 0 done, or nothing to be done; 1 it could not be stored, or nothing was chosen; 2 refused, with "
@@ -178,6 +179,18 @@ def _action(action: argparse.ArgumentParser) -> None:
         _address(one)
 
 
+def _cache(cache: argparse.ArgumentParser) -> None:
+    _directories(cache, "data", "run_dir")
+    _json(cache)
+
+
+def _delete_model_cache(delete: argparse.ArgumentParser) -> None:
+    delete.add_argument("model", metavar="MODEL", help='as "vllm-fsm cache" lists it: org/name')
+    delete.add_argument("--force", action="store_true", help="also when it is selected, served or being downloaded")
+    _directories(delete, "data", "run_dir")
+    _json(delete)
+
+
 def _states(states: argparse.ArgumentParser) -> None:
     from pathlib import Path
 
@@ -215,6 +228,8 @@ COMMANDS = {
     "history": ("list the latest transitions", _history),
     "retry": ("ask the running controller to try again now", _retry),
     "presets": ("list the models that fit this machine, with their context lengths", _presets),
+    "cache": ("list the cached models with their sizes, and the free space", _cache),
+    "delete-model-cache": ("delete one cached model for good; the selection stays", _delete_model_cache),
     "states": ("print the state machines as states.md", _states),
     "hardware": ("say which accelerators and memory there are, what is used, and why", _hardware),
     "completion": ("print a completion script for your shell", _completion),

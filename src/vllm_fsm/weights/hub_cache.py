@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from vllm_fsm.weights.names import folder_of
+
 OWN: Final = "vllm-fsm"
 SCHEMA: Final = 1
 PARTIAL: Final = ".incomplete"
@@ -94,7 +96,7 @@ class RepoFolder:
 
     def __init__(self, models: str | os.PathLike[str], repo_id: str) -> None:
         self.models = os.fspath(models)
-        self.name = "--".join(("models", *repo_id.split("/")))
+        self.name = folder_of(repo_id)
         self.path = os.path.join(self.models, self.name)
         self.blobs = os.path.join(self.path, "blobs")
         self._own = os.path.join(self.path, OWN)
@@ -113,7 +115,7 @@ class RepoFolder:
 
     def snapshot(self, commit: str, path: str = "") -> str:
         """Where the file `path` of `commit` is read."""
-        return os.path.join(self.path, "snapshots", commit, *path.split("/"))
+        return f"{self.path}/snapshots/{commit}/{path}"
 
     def ref(self, revision: str) -> str:
         """The file that says which commit `revision` is."""
@@ -131,6 +133,13 @@ class RepoFolder:
         except (OSError, ValueError):
             return None
         return commit if is_commit(commit) else None
+
+    def commits(self) -> list[str]:
+        """Return all commits of which something is here."""
+        try:
+            return sorted(name for name in os.listdir(os.path.join(self.path, "snapshots")) if is_commit(name))
+        except OSError:
+            return []
 
     def listing(self, commit: str) -> Listing | None:
         """Return the list of the commit's files, ours or huggingface_hub's (`trees/`), None if there is neither."""
@@ -172,12 +181,42 @@ class RepoFolder:
         """Return the paths of what the snapshot holds and can be read; links that lead nowhere are left out."""
         top = self.snapshot(commit)
         found = []
-        for folder, _, names in os.walk(top):
-            for name in names:
-                path = os.path.join(folder, name)
-                if os.path.isfile(path):
-                    found.append(os.path.relpath(path, top).replace(os.sep, "/"))
+        pending = [""]
+        while pending:
+            below = pending.pop()
+            try:
+                with os.scandir(os.path.join(top, below)) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append(f"{below}{entry.name}/")
+                        elif _is_file(entry):
+                            found.append(below + entry.name)
+            except OSError:
+                continue
         return sorted(found)
+
+    def busy(self) -> bool:
+        """Whether somebody is writing one of its blobs, as far as that can be seen."""
+        try:
+            etags = [name.removesuffix(".lock") for name in os.listdir(os.path.dirname(self.lock("")))]
+        except OSError:
+            return False
+        return any(_locked(self.lock(etag)) for etag in etags)
+
+    def stale(self) -> list[str]:
+        """Return the paths of partial files that belong to nothing any more.
+
+        Ours belong to a listing that names them; those of others to whoever holds the lock.
+        """
+        partials = list(self._partials())
+        wanted = self._listed() if partials else set()
+        found = []
+        for path, name in partials:
+            foreign = _FOREIGN_PARTIAL.fullmatch(name)
+            etag = foreign["etag"] if foreign else name.removesuffix(PARTIAL)
+            if (foreign or etag not in wanted) and not _locked(self.lock(etag)):
+                found.append(path)
+        return found
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -228,21 +267,14 @@ class RepoFolder:
             _write(path, listing.commit)
 
     def sweep(self) -> int:
-        """Remove partial files that belong to nothing any more; return how many.
-
-        Ours belong to a listing that names them; those of others to whoever holds the lock.
-        """
+        """Remove partial files that belong to nothing any more; return how many."""
         removed = 0
-        wanted = self._listed()
-        for path, name in self._partials():
-            foreign = _FOREIGN_PARTIAL.fullmatch(name)
-            etag = foreign["etag"] if foreign else name.removesuffix(PARTIAL)
-            if (foreign or etag not in wanted) and not _locked(self.lock(etag)):
-                try:
-                    os.unlink(path)
-                    removed += 1
-                except OSError:
-                    continue
+        for path in self.stale():
+            try:
+                os.unlink(path)
+                removed += 1
+            except OSError:
+                continue
         return removed
 
     def _partials(self) -> Iterator[tuple[str, str]]:
@@ -313,6 +345,13 @@ def _write(path: str, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _locked(path: str) -> bool:

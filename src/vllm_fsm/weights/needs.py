@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from vllm_fsm.arguments import flag_values
 from vllm_fsm.core.snapshot import Finding, Message, Target
+from vllm_fsm.weights.names import is_repo_id, repo_of
 
 DEFAULT_REVISION: Final = "main"
 """The branch that huggingface_hub takes when none is named."""
@@ -25,7 +26,6 @@ FORMATS: Final = ("auto", "hf", "safetensors", "fastsafetensors", "instanttensor
 NO_WEIGHTS: Final = "dummy"
 """The load format that reads no weights."""
 
-_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,199}", re.ASCII)
 _TRUE = frozenset({"1", "true", "yes", "on"})
 
@@ -114,6 +114,23 @@ def needs(target: Target, *, exists: Callable[[str], bool] = os.path.exists) -> 
     return replace(found, repos=tuple(repos))
 
 
+def named(target: Target) -> frozenset[str]:
+    """Return every repository that starting `target` may read, also where `needs` cannot say what of it is read.
+
+    It errs on the side of too many, since what it names is kept: a local directory may look like a repository. A path
+    into the cache names the model that lies there.
+    """
+    names = (name for name, *_ in _named(target, target.arguments, ""))
+    return frozenset(repo for name in names if (repo := _repository(name)) is not None)
+
+
+def _repository(name: str) -> str | None:
+    inside = next((repo for part in name.split("/") if (repo := repo_of(part)) is not None), None)
+    # `repo:quant`, and `repo/file.gguf`, as GGUF models are named.
+    outside = "/".join(name.partition(":")[0].split("/")[:2])
+    return inside or (outside if is_repo_id(outside) else None)
+
+
 class _Place(Enum):
     HERE = "a local path"
     HUB = "a repository of the hub"
@@ -129,7 +146,7 @@ def _place(name: str, exists: Callable[[str], bool]) -> _Place:
     # `s3://…`, and `repo:quant` or a single file, as GGUF models are named.
     if ":" in name or name.endswith(".gguf"):
         return _Place.ELSEWHERE
-    if _REPO_ID.fullmatch(name) and "--" not in name and ".." not in name:
+    if is_repo_id(name):
         return _Place.HUB
     return _Place.NOWHERE
 

@@ -8,8 +8,9 @@ same weights once more and is never read.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from typing import Final
 
 from vllm_fsm.weights.needs import Repo, Role
@@ -20,11 +21,11 @@ CONSOLIDATED: Final = "consolidated*.safetensors"
 """Mistral's own form; vLLM's `auto` prefers it where it exists."""
 
 # fmt: off
-_NO_PLAIN: Final = (
+_NO_PLAIN: Final = re.compile("|".join(map(translate, (
     "*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data",
     "*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp", "*.mp3", "*.mp4", "*.wav", "*.flac",
     "*.parquet", "*.arrow", "*.ipynb", "*.zip", "*.tar*",
-)
+))))
 # fmt: on
 """Weights in any format, and large files that no tokenizer reads (vLLM's `_WEIGHT_FILE_PATTERNS`)."""
 
@@ -51,7 +52,7 @@ def plain_files(paths: Iterable[str], role: Role) -> list[str]:
     """Return the files that are read besides the weights; for an adapter, all of them."""
     if role is Role.ADAPTER:
         return sorted(paths)
-    return sorted(path for path in paths if not path.startswith(NEVER_READ) and not _fits(path, _NO_PLAIN))
+    return sorted(path for path in paths if not path.startswith(NEVER_READ) and not _NO_PLAIN.match(path))
 
 
 def weight_files(paths: Iterable[str], repo: Repo, shards: Shards) -> list[str]:
@@ -103,7 +104,3 @@ def foreign_code(config: str | bytes) -> bool:
 
 def _matching(paths: Iterable[str], pattern: str) -> list[str]:
     return [path for path in paths if fnmatchcase(path, pattern)]
-
-
-def _fits(path: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(path, pattern) for pattern in patterns)

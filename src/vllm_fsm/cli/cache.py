@@ -1,0 +1,109 @@
+"""`vllm-fsm cache`: which models are in the cache, what they take up, and what needs them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from vllm_fsm import cache, messages
+from vllm_fsm.cli import table
+from vllm_fsm.cli.reading import health
+from vllm_fsm.config import Config
+from vllm_fsm.health import gb, timestamp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vllm_fsm.core.snapshot import Message
+
+SCHEMA = 1
+HEADER = ("MODEL", "SIZE", "LAST USED", "STATE")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print what the cache holds; return 1 when it cannot be read."""
+    used = needed(arguments.data, health(arguments.run_dir))
+    try:
+        found = cache.listing(Config(data=arguments.data).models, served=used.served, selected=used.selected)
+    except cache.Refused as refused:
+        return refuse(refused, arguments.json)
+    if arguments.json:
+        print(json.dumps(document(found), ensure_ascii=False, indent=2))
+    else:
+        print("\n".join(lines(found, table.columns())))
+    return 0
+
+
+def needed(data: Path, said: dict[str, Any]) -> cache.Use:
+    """Return what is needed, by what the controller has `said` and by the store."""
+    from vllm_fsm.files.store import read_store
+
+    store = Config(data=data).store
+    return cache.use(said, read_store(store), str(store))
+
+
+def refuse(refused: cache.Refused, as_json: bool) -> int:
+    """Say why nothing was done; return the exit code."""
+    if as_json:
+        print(json.dumps({"ok": False, "error": _said(refused.message)}, ensure_ascii=False))
+    else:
+        print(f"vllm-fsm: {refused}", file=sys.stderr)
+    return 1
+
+
+def document(found: cache.Listing) -> dict[str, Any]:
+    """Return what `--json` prints; sizes in bytes, times in RFC 3339."""
+    return {
+        "schema": SCHEMA,
+        "models": [
+            {
+                "name": model.name,
+                "folder": model.folder,
+                "size": model.size,
+                "files": model.files,
+                "partial": model.partial,
+                "complete": model.complete,
+                "lastUsed": None if model.last_used is None else timestamp(model.last_used),
+                "state": None if model.state is None else model.state.value,
+                "linked": model.linked,
+                "problem": None if model.problem is None else _said(model.problem),
+            }
+            for model in found.models
+        ],
+        "total": found.total,
+        "free": found.free,
+        "stale": [{"path": left.path, "size": left.size} for left in found.stale],
+    }
+
+
+def _said(message: Message) -> dict[str, Any]:
+    return {"id": message.id, "params": dict(message.params), "message": messages.text(message)}
+
+
+def lines(found: cache.Listing, columns: int) -> list[str]:
+    """Return the listing as lines of at most `columns` characters where words allow it."""
+    shown = []
+    if found.models:
+        shown += [*table.table(HEADER, [_row(model) for model in found.models], columns), ""]
+    count = len(found.models)
+    named = [("models", f"{count}, {gb(found.total)} GB" if count else "none")]
+    if found.stale:
+        size = sum(left.size for left in found.stale)
+        named.append(("left over", f"{len(found.stale)}, {gb(size)} GB, of interrupted deletions and downloads"))
+    named.append(("free", f"{gb(found.free)} GB"))
+    return shown + table.rows(named, columns)
+
+
+def _row(model: cache.CachedModel) -> tuple[str, ...]:
+    words = ["complete" if model.complete else "incomplete"]
+    if model.partial:
+        words.append(f"{gb(model.partial)} GB of it in partial files")
+    if model.state is not None:
+        words.append(model.state.value)
+    if model.linked:
+        words.append("a symbolic link: neither measured nor deleted here")
+    problem = "" if model.problem is None else f". {messages.text(model.problem)}"
+    used = "" if model.last_used is None else f"{model.last_used:%Y-%m-%d}"
+    return (model.name, f"{gb(model.size)} GB", used, ", ".join(words) + problem)
