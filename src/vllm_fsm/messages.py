@@ -116,6 +116,7 @@ ENGLISH: Final[dict[str, str]] = {
         "{model} was not deleted: {path} is a symbolic link, behind which nothing is deleted. Remove the link and what "
         "it leads to by hand."
     ),
+    "ModelLinked": "It is a symbolic link, behind which nothing is deleted.",
     "ModelChanged": "{model} was not deleted: another folder has taken its place just now. Look again.",
     "DeletionDenied": "{model} was not deleted: {path} cannot be changed ({error}). Check its volume and permissions.",
     "DeletionIncomplete": (

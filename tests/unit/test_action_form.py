@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import vllm_fsm.cli.action
+from support import hub_cache
 from support.site import Service
 from vllm_fsm.actions.form import ACTIONS
 from vllm_fsm.cli import main
@@ -241,6 +242,55 @@ def test_the_page_names_every_action_and_field(action):
             assert f"`{field['id']}`" in page
     result = action.run("set-model", selection="custom", customArgs="m")["result"]
     assert set(result) <= set(re.findall(r"`(\w+)`", page))
+
+
+# --- Delete Model Cache ------------------------------------------------------------------------------------------
+
+
+def test_the_form_of_the_cache(action):
+    assert fields(action("form", "delete-model-cache"))["model"]["choices"] == []
+    models = action.service.config.models
+    hub_cache.keep(models, "org/one")
+    hub_cache.keep(models, "org/two")
+    (models / "models--org--link").symlink_to(action.service.root)
+    action.service.put({"serveArgs": ["org/one"]})
+    form = fields(action("form", "delete-model-cache"))
+    assert form["force"] == {"id": "force", "type": "switch", "default": False, "value": False, "choices": None}
+    choices = {choice["id"]: choice for choice in form["model"]["choices"]}
+    assert set(choices) == {"org/one", "org/two", "org/link"}
+    assert choices["org/one"]["label"] == "org/one, 0.000 GB, selected"
+    assert choices["org/one"]["disabledReason"] is None
+    assert choices["org/two"]["state"] is None
+    assert choices["org/two"]["size"] > 0
+    assert choices["org/link"]["disabledCode"] == "ModelLinked"
+
+
+def test_deleting_a_model(action):
+    models = action.service.config.models
+    hub_cache.keep(models, "org/one")
+    hub_cache.keep(models, "org/two")
+    action.service.put({"serveArgs": ["org/one"]})
+    assert action.refused("run", "delete-model-cache", "--input", '{"model": "org/one"}') == [
+        ("model", "ModelInUse", None)
+    ]
+    assert action.refused("run", "delete-model-cache", "--input", '{"model": "../data"}') == [
+        ("model", "ModelNotCached", None)
+    ]
+    assert action.refused("run", "delete-model-cache", "--input", '{"model": "org/two", "force": 1}') == [
+        ("force", "InputWrongShape", None)
+    ]
+    action.service.health = {"state": "Failed", "reason": "DiskFull"}
+    result = action.run("delete-model-cache", model="org/two")["result"]
+    assert (set(result), result["retried"]) == ({"freed", "freeBefore", "freeAfter", "retried"}, True)
+    assert action.run("delete-model-cache", model="org/one", force=True)["ok"]
+    assert [path.name for path in models.iterdir() if path.name.startswith("models--")] == []
+
+
+def test_a_cache_that_cannot_be_read_is_noted(action):
+    action.service.config.models.write_text("")
+    form = action("form", "delete-model-cache")
+    assert [note["code"] for note in form["notes"]] == ["CacheUnreadable"]
+    assert fields(form)["model"]["choices"] == []
 
 
 # --- anything at all ---------------------------------------------------------------------------------------------

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from vllm_fsm.actions import entry
-from vllm_fsm.actions.problems import Rejected, rejected
+from vllm_fsm.actions.problems import Problem, Rejected, rejected
 from vllm_fsm.complaints import shown
+from vllm_fsm.core.snapshot import Message
 from vllm_fsm.messages import text as sentence
 
 if TYPE_CHECKING:
     from vllm_fsm.actions.credentials import Access
     from vllm_fsm.actions.selection import Chosen
     from vllm_fsm.actions.site import Site
-    from vllm_fsm.core.snapshot import Message
+    from vllm_fsm.cache import CachedModel
 
 Document = dict[str, Any]
 
@@ -148,6 +149,50 @@ def access(found: Access) -> Document:
     }
 
 
+# --- Delete Model Cache ------------------------------------------------------------------------------------------
+
+
+def _delete_form(site: Site) -> Document:
+    from vllm_fsm import cache
+    from vllm_fsm.actions import models
+
+    try:
+        listing = models.listed(site)
+    except cache.Refused as refused:
+        return {"fields": _delete_fields([]), "notes": [Problem(refused.message).document()]}
+    return {"fields": _delete_fields(listing.models), "notes": []}
+
+
+def _delete_fields(cached: Sequence[CachedModel]) -> list[Document]:
+    from vllm_fsm.health import gb
+
+    choices = []
+    for model in cached:
+        state = None if model.state is None else model.state.value
+        label = f"{model.name}, {gb(model.size)} GB{'' if state is None else f', {state}'}"
+        reason = Message.of("ModelLinked") if model.linked else None
+        choices.append(_choice(model.name, label, reason) | {"size": model.size, "state": state})
+    return [_field("model", "choice", None, None, choices), _field("force", "switch", False, False)]
+
+
+def _delete(site: Site, text: bytes) -> Document:
+    from vllm_fsm import cache
+    from vllm_fsm.actions import models
+
+    given = entry.parse(text, entry.DeleteModelCache)
+    try:
+        removed = models.delete(site, given.model, force=bool(given.force))
+    except cache.Refused as refused:
+        raise Rejected([Problem(refused.message, "model")]) from None
+    deleted = removed.deleted
+    return {
+        "freed": deleted.freed,
+        "freeBefore": deleted.free_before,
+        "freeAfter": deleted.free_after,
+        "retried": removed.retried,
+    }
+
+
 # --- fields ------------------------------------------------------------------------------------------------------
 
 
@@ -169,5 +214,12 @@ ACTIONS: Final = (
     Action("set-model", "Set Model", "Choose the model to serve.", _set_model_form, _set_model),
     Action("get-api-credentials", "Get API Key", "Show the API key and the address it is used with.", _no_fields, _get),
     Action("rotate-api-key", "Rotate API Key", "Replace the API key; clients need the new one.", _no_fields, _rotate),
+    Action(
+        "delete-model-cache",
+        "Delete Model Cache",
+        "Delete a cached model for good; the selection stays.",
+        _delete_form,
+        _delete,
+    ),
 )
 ALIASES: Final = {"get-api-key": "get-api-credentials"}

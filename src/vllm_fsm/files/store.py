@@ -30,6 +30,7 @@ M = TypeVar("M", bound=BaseModel)
 _EXPECTED = {
     "string_type": "a string",
     "string_unicode": "a string",
+    "bool_type": "true or false",
     "int_type": "a whole number",
     "list_type": "a list",
     "model_type": OBJECT,
