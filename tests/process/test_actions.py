@@ -79,7 +79,12 @@ class Terminal:
             preexec_fn=self._take,
         )
         os.close(child)
-        self.said = ""
+        self._heard = b""
+
+    @property
+    def said(self):
+        """What it printed, and what the terminal echoed, since something was typed."""
+        return self._heard.decode(errors="replace")
 
     @staticmethod
     def _take():
@@ -102,7 +107,7 @@ class Terminal:
             if not part:
                 assert text is None, self.said
                 break
-            self.said += part.decode()
+            self._heard += part
         return self
 
     def reads(self):
@@ -110,8 +115,8 @@ class Terminal:
         return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
     def types(self, text):
-        self.said = ""
-        os.write(self._end, text.encode())
+        self._heard = b""
+        os.write(self._end, text if isinstance(text, bytes) else text.encode())
         return self
 
     def ends(self):
@@ -271,6 +276,7 @@ def test_the_guided_choice_of_custom_arguments_asks_until_they_are_right(command
         assert "\x1b" not in terminal.said
         assert "9 of 9 presets do not fit" in terminal.said
         terminal.types("\n").until("Model and arguments: ")
+        terminal.types(b"org/name \xff\n").until("That is not UTF-8 text.").until("Model and arguments: ")
         terminal.types("org/name --frobnicate\n").until("vLLM has no flag").until("Number [1]: ")
         assert list(commands.data.iterdir()) == []
         terminal.types("1\n").until("Model and arguments: ")

@@ -14,6 +14,7 @@ from vllm_fsm.actions.site import Site
 from vllm_fsm.cli import table
 from vllm_fsm.cli.refusal import told
 from vllm_fsm.presets import CUSTOM, Offer, default
+from vllm_fsm.redaction import plain
 
 NOT_CHOSEN = "Nothing was chosen, and nothing was written."
 
@@ -76,7 +77,7 @@ def _row(number: str, text: str, columns: int, indent: int) -> list[str]:
 
 def _number(ids: Sequence[str], first: int) -> str:
     while True:
-        said = input(f"Number [{first}]: ").strip()
+        said = _ask(f"Number [{first}]: ").strip()
         if not said:
             return ids[first - 1]
         if said.isascii() and said.isdigit() and 1 <= int(said) <= len(ids):
@@ -89,6 +90,15 @@ def _number(ids: Sequence[str], first: int) -> str:
 def _arguments(last: Choice) -> str:
     """Ask for the arguments; nothing stands for the last ones."""
     if last.selection == CUSTOM and last.arguments:
-        print("\n".join(table.rows([("now", last.arguments)], table.columns())))
-    said = input("Model and arguments: ")
+        print("\n".join(table.rows([("now", plain(last.arguments))], table.columns())))
+    said = _ask("Model and arguments: ")
     return said if said.strip() else (last.arguments if last.selection == CUSTOM else said)
+
+
+def _ask(prompt: str) -> str:
+    """Return what is typed; bytes that are no text are asked for again."""
+    while True:
+        try:
+            return input(prompt)
+        except UnicodeDecodeError:
+            print("That is not UTF-8 text.")

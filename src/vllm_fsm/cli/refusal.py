@@ -9,6 +9,7 @@ from vllm_fsm.actions.form import failed
 from vllm_fsm.actions.problems import Problem, Rejected
 from vllm_fsm.cli import USAGE, table
 from vllm_fsm.messages import text as sentence
+from vllm_fsm.redaction import plain
 
 FAILED = 1
 """Exit code when nothing that was given is at fault: a volume is read-only, a file broken."""
@@ -29,4 +30,4 @@ def told(problem: Problem) -> list[str]:
     # Some sentences say it themselves.
     at = None if "character" in dict(problem.message.params) else problem.position
     place = "" if at is None else f" (at character {at + 1})"
-    return table.fold(sentence(problem.message) + place, table.columns(), "vllm-fsm: ")
+    return table.fold(plain(sentence(problem.message)) + place, table.columns(), "vllm-fsm: ")

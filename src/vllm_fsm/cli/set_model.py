@@ -16,7 +16,7 @@ from vllm_fsm.cli.refusal import FAILED, refuse, told
 from vllm_fsm.cli.site import site
 from vllm_fsm.files.reading import Good, read_bytes
 from vllm_fsm.presets import CUSTOM
-from vllm_fsm.redaction import MASK
+from vllm_fsm.redaction import MASK, plain
 
 STDIN = "-"
 TOKEN_LIMIT = 4096
@@ -94,7 +94,7 @@ def _tell(done: Chosen, here: Site, arguments: argparse.Namespace) -> int:
 def lines(done: Chosen, running: bool, columns: int, colours: bool = False) -> list[str]:
     """Return what became of a choice as lines of at most `columns` characters where words allow it."""
     prepared = done.prepared
-    named = [("serves", shlex.join(prepared.shown()) or "nothing")]
+    named = [("serves", plain(shlex.join(prepared.shown())) or "nothing")]
     if prepared.environment:
         named.append(("with", " ".join(f"{name}=…" for name, _ in prepared.environment)))
     if done.aside is not None:
