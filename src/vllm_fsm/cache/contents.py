@@ -1,9 +1,9 @@
 """What the cache holds, from one walk through its folders.
 
-huggingface_hub's `scan_cache_dir` is not used: 1,000 models with 100,000 files took it 6.1 to 8.0 s (2.4 on two cores,
-everything in memory), this 0.9 s (`benchmarks/cache.py`). It also leaves out what needs deleting most, a model with a
-link or a reference that leads nowhere, and it follows a model's folder that is a link. What is complete, stale and
-locked is asked of `vllm_fsm.weights`, as a start does.
+huggingface_hub's `scan_cache_dir` is not used: 1,000 models with 100,000 files took it 5.5 to 8.0 s (2.4 on two busy
+cores, everything in memory), this 1.1 to 1.6 s (`benchmarks/cache.py`). It also leaves out what needs
+deleting most, a model with a link or a reference that leads nowhere, and it follows a model's folder that is a link.
+What is complete, stale and locked is asked of `vllm_fsm.weights`, as a start does.
 """
 
 from __future__ import annotations
