@@ -271,7 +271,7 @@ def test_the_guided_choice_of_a_preset(commands, tmp_path):
 
 def test_the_guided_choice_of_custom_arguments_asks_until_they_are_right(commands, tmp_path):
     commands.driver(tmp_path / "binding", init="LibraryNotFound")
-    with commands.terminal("set-model", NO_COLOR="1") as terminal:
+    with commands.terminal("set-model", NO_COLOR="1", PYTHONIOENCODING="utf-8:strict") as terminal:
         terminal.until("Number [1]: ")
         assert "\x1b" not in terminal.said
         assert "9 of 9 presets do not fit" in terminal.said
