@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from vllm_fsm.adapters.watch import FileWatch
+    from vllm_fsm.arguments import Effective
     from vllm_fsm.config import Config
 
 BUG: Final = 70
@@ -138,7 +139,7 @@ class Controller:
         decided_by = replace(config.settings(seed=os.getpid()), **settings)
         self.driver = Driver(Snapshot(settings=decided_by, since=self.clock()), self.clock, self.log)
         post = self.driver.post
-        self.wishes = Wishes(config.store, config.credentials, clock=self.clock, log=self.log)
+        self.wishes = Wishes(config.store, config.credentials, clock=self.clock, log=self.log, judge=self._judge)
         self.requests = Requests(config.run_dir, clock=self.clock, log=self.log)
         self.engine = EngineProcess(
             post=post,
@@ -241,6 +242,11 @@ class Controller:
             self.log("request", kind=request.kind.value, at=request.at)
             self.driver.post(ev.RetryRequested(now))
         self._look_again(min((at for at in (wanted.again, self.requests.again) if at is not None), default=None))
+
+    def _judge(self, found: Effective) -> Effective:
+        from vllm_fsm.judgement import judged
+
+        return judged(found, self.config.engine)
 
     def _look_again(self, at: float | None) -> None:
         if self._again is not None:

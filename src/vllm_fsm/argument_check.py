@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from vllm_fsm.arguments import MOST, OWN_VARIABLES, RESERVED_VARIABLES, effective, reserved
+from vllm_fsm.arguments import MOST, effective, reserved, reserved_name, unpassable_value, usable_name
 from vllm_fsm.command_line import Given, Line, Piece, read
 from vllm_fsm.complaints import Complaint, Part, Severity, error, note, shown
 from vllm_fsm.core.snapshot import Message
@@ -77,11 +77,16 @@ def _reserved(arguments: Sequence[str]) -> Iterable[Complaint]:
 
 def _variables(environment: Sequence[tuple[str, str]]) -> Iterable[Complaint]:
     seen: set[str] = set()
-    for index, (name, _) in enumerate(environment):
-        if name in RESERVED_VARIABLES or name.startswith(OWN_VARIABLES):
+    for index, (name, value) in enumerate(environment):
+        if not usable_name(name):
+            # A token in the place of a name must not be repeated.
+            message = Message.of("VariableNameUnusable", number=index + 1)
+        elif reserved_name(name):
             message = Message.of("VariableReserved", name=name)
         elif name in seen:
             message = Message.of("VariableTwice", name=name)
+        elif detail := unpassable_value(name, value):
+            message = Message.of("VariableValueUnusable", detail=detail)
         else:
             seen.add(name)
             continue

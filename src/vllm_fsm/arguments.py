@@ -169,7 +169,7 @@ def effective(serve_args: Sequence[str], serve_env: Sequence[tuple[str, str]]) -
     if len(serve_args) > MOST:
         detail = f"there are {len(serve_args)} of them; at most {MOST} are passed on"
         return Effective((), (), None, (), _problem(detail))
-    unusable = [_unusable(text, f"argument {number}") for number, text in enumerate(serve_args, 1)]
+    unusable = [_unpassable(text, f"argument {number}") for number, text in enumerate(serve_args, 1)]
     arguments, dropped, problem = _search(serve_args)
     model: str | None = None
     if serve_args and problem is None:
@@ -232,6 +232,21 @@ def flag_values(arguments: Sequence[str], flag: str) -> list[str] | None:
 def reserved(serve_args: Sequence[str]) -> tuple[Dropped, ...]:
     """Return the reserved flags among `serve_args`, which `effective` leaves out, with their places."""
     return tuple(_search(serve_args)[1]) if len(serve_args) <= MOST else ()
+
+
+def usable_name(name: str) -> bool:
+    """Whether a variable for the engine may have this name."""
+    return _VARIABLE_NAME.fullmatch(name) is not None
+
+
+def reserved_name(name: str) -> bool:
+    """Whether a variable of this name is the service's own."""
+    return name in RESERVED_VARIABLES or name.startswith(OWN_VARIABLES)
+
+
+def unpassable_value(name: str, value: str) -> str | None:
+    """Say why `value` cannot be passed to a program as the variable `name`; a clause, None when it can."""
+    return _unpassable(f"{name}={value}", f"the value of environment variable {name}")
 
 
 def _search(serve_args: Sequence[str]) -> tuple[list[str], list[Dropped], str | None]:
@@ -387,22 +402,22 @@ def _environment(
     problem: str | None = None
     for number, (name, value) in enumerate(serve_env, 1):
         # A token pasted in the place of a name must not be repeated: only the number is told.
-        if not _VARIABLE_NAME.fullmatch(name):
+        if not usable_name(name):
             problem = problem or (
                 f"environment variable {number} has an unusable name; "
                 "use letters, digits and underscores, with no digit first"
             )
-        elif name in RESERVED_VARIABLES or name.startswith(OWN_VARIABLES):
+        elif reserved_name(name):
             warnings[Message.of("ReservedVariable", name=name)] = None
         else:
-            problem = problem or _unusable(f"{name}={value}", f"the value of environment variable {name}")
+            problem = problem or unpassable_value(name, value)
             if name in kept:
                 warnings[Message.of("DuplicateVariable", name=name)] = None
             kept[name] = value
     return tuple(sorted(kept.items())), list(warnings), problem
 
 
-def _unusable(text: str, what: str) -> str | None:
+def _unpassable(text: str, what: str) -> str | None:
     """Say why `text` cannot be passed to a program."""
     if "\0" in text:
         return f"{what} contains a NUL character, which cannot be passed to a program"

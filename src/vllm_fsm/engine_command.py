@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vllm_fsm.arguments import OWN_VARIABLES, RESERVED_VARIABLES, SERVED_MODEL_NAME, names_served_model
+from vllm_fsm.arguments import SERVED_MODEL_NAME, names_served_model, reserved_name
 from vllm_fsm.config import MODELS
 from vllm_fsm.core.snapshot import Target
 
@@ -37,13 +37,9 @@ def environment(
     from our own environment as well. The API key is in the environment only, since every user of the machine can read
     the command line.
     """
-    inherited = {name: value for name, value in base.items() if _free(name)}
+    # What the store may not set is not inherited from our own environment either.
+    inherited = {name: value for name, value in base.items() if not reserved_name(name)}
     defaults = {"PYTHONUNBUFFERED": "1", "HF_HUB_VERBOSITY": "info", **({"HF_HUB_OFFLINE": "1"} if offline else {})}
-    wanted = {name: value for name, value in target.environment if _free(name)}
+    wanted = {name: value for name, value in target.environment if not reserved_name(name)}
     fixed = {"HF_HUB_CACHE": str(data / MODELS), "VLLM_API_KEY": target.key.reveal(), "TMPDIR": tmpdir}
     return {"VLLM_CACHE_ROOT": str(data / KERNELS), **inherited, **defaults, **wanted, **fixed}
-
-
-def _free(name: str) -> bool:
-    """What the store may not set is not inherited from our own environment either."""
-    return not name.startswith(OWN_VARIABLES) and name not in RESERVED_VARIABLES

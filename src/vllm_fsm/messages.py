@@ -116,6 +116,7 @@ ENGLISH: Final[dict[str, str]] = {
         "{model} was not deleted: {path} is a symbolic link, behind which nothing is deleted. Remove the link and what "
         "it leads to by hand."
     ),
+    "ModelLinked": "It is a symbolic link, behind which nothing is deleted.",
     "ModelChanged": "{model} was not deleted: another folder has taken its place just now. Look again.",
     "DeletionDenied": "{model} was not deleted: {path} cannot be changed ({error}). Check its volume and permissions.",
     "DeletionIncomplete": (
@@ -231,13 +232,49 @@ ENGLISH: Final[dict[str, str]] = {
     "PresetNeedsMemoryOfSeveral": "Needs {needs} GiB, has {has} on {used} of {devices} GPUs.",
     "PresetMemoryUnknown": "Needs {needs} GiB, and it is not known how much there is.",
     "PresetNeedsFp8": "Needs a GPU that calculates in FP8 (gfx942, gfx950, gfx1200 or gfx1201).",
+    "PresetHardwareUnknown": "It could not be found out which GPUs there are.",
     "PresetNeedsGpu": "Needs a GPU that is known here, and there is none.",
     "PresetOtherHardware": "No build of it is known for {tier}.",
     "PresetSpread": "It is spread over {devices} GPUs, which was not tried on hardware.",
     "PresetInvalid": "Ignoring {file}: {field} must be {expected}. Correct it; the built-in presets stay.",
+    # --- why an action was refused ---
+    "PresetUnknown": (
+        'There is no preset {name}; "vllm-fsm presets --all" lists them. Custom arguments take any other model.'
+    ),
+    "PresetUnknownMeant": "There is no preset {name}; perhaps {meant} was meant.",
+    "VariableNotForPreset": (
+        "Environment variable {number} cannot be given with a preset, but only {kept}. Choose custom arguments for "
+        "others."
+    ),
+    "ArgumentsMissing": "There are no arguments; write the model's name, and behind it what vLLM is to be told.",
+    "ModelHasBlanks": "The model's name {model} has a blank in it, which no name on the hub has; remove it.",
+    "VariableWithoutValue": "Environment variable {number} has no value; write NAME=VALUE.",
+    "TokenFileUnusable": "The token cannot be read from {path}; name a file that holds nothing else.",
+    "ValueNotStored": "Environment variable {number} has *** for its value, and none is stored; write it out.",
+    "TokenUnusable": "The HuggingFace token has a blank or another character that no token has; copy it again.",
+    "ActionUnknown": "There is no action {name}; there are {known}.",
+    "FieldUnknown": "There is no field {name}; there are {known}.",
+    "NoFields": "There is no field {name}; this action has none.",
+    "InputTooLarge": "The input is larger than {limit} bytes.",
+    "InputNotUtf8": "Byte {offset} of the input is not UTF-8 text.",
+    "InputHasNul": "Byte {offset} of the input is a NUL.",
+    "InputEmpty": "The input is empty; write a JSON object.",
+    "InputNotJson": "The input is not valid JSON at line {line}, column {column} ({detail}).",
+    "InputDuplicateKey": "{key} stands twice in one object of the input; remove one of them.",
+    "InputTooDeep": "The input is nested more than {limit} levels deep.",
+    "InputNumberTooLarge": "The input holds a number that is too large.",
+    "InputNotANumber": "The input holds NaN or Infinity, which JSON does not have.",
+    "InputWrongShape": "{field} must be {expected}, not {found}.",
+    "InputFieldMissing": "{field} is missing.",
+    "KeyNotMade": "There is no API key yet, and the running controller does not make one; see its health.",
     # --- what is said of arguments before a start. Values are quoted already, or only their length is told ---
     "ArgumentReserved": "{argument} is set by the service itself, or would change how it is reached; remove it.",
     "VariableReserved": "The variable {name} is set by the service itself; remove it.",
+    "VariableNameUnusable": (
+        "The name of environment variable {number} cannot be used; use letters, digits and underscores, with no digit "
+        "first."
+    ),
+    "VariableValueUnusable": "An environment variable cannot be passed on: {detail}.",
     "VariableTwice": "The variable {name} is given twice; remove one.",
     "FlagUnknown": "vLLM has no flag {flag}; remove it.",
     "FlagUnknownMeant": "vLLM has no flag {flag}; perhaps {meant} was meant.",
@@ -279,6 +316,7 @@ ENGLISH: Final[dict[str, str]] = {
         "these is only a warning."
     ),
     "ArgumentsTooLong": "The arguments are {length} characters long; at most {limit} are taken.",
+    "ValueTooLong": "The value is {length} characters long; at most {limit} are taken.",
     "QuoteNotClosed": "The quote {quote} at character {character} is not closed; close it, or put a \\ before it.",
     "NothingEscaped": "The \\ at character {character} has nothing behind it; remove it, or write \\\\.",
     "CharacterRefused": "The character {code} at character {character} cannot be seen and cannot be meant; remove it.",

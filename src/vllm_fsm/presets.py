@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import Field
 
@@ -25,6 +25,9 @@ from vllm_fsm.arguments import reserved
 from vllm_fsm.core.snapshot import Message
 from vllm_fsm.files.reading import Broken, Empty, Good, Missing, read_object
 from vllm_fsm.files.store import FileModel, shaped
+
+if TYPE_CHECKING:
+    from vllm_fsm.hardware.machine import Machine
 
 NAME: Final = "presets.json"
 """Below the data directory, for presets of the user's own."""
@@ -113,6 +116,11 @@ class Capacity:
     fp8: bool = True
     """They calculate in FP8; counts for AMD only, where tiers do not tell."""
 
+    @classmethod
+    def of(cls, machine: Machine) -> Capacity:
+        """Return what the chosen devices of a machine have."""
+        return cls(machine.tier, machine.memory_gib, machine.count, machine.fp8)
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -192,6 +200,8 @@ def _fit(preset: Preset, capacity: Capacity) -> Offer:
     def refused(id_: str, model: str | None = None, **params: str | int) -> Offer:
         return Offer(preset, model, (), None, 1, Message.of(id_, **params))
 
+    if capacity.tier is None:
+        return refused("PresetHardwareUnknown")
     if capacity.tier not in TIERS:
         return refused("PresetNeedsGpu")
     config = preset.configs.get(capacity.tier)

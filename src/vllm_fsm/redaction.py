@@ -100,7 +100,7 @@ class Redactor:
         """Know the values of variables whose names sound secret, and passwords in URLs of any variable."""
         secrets: list[str] = []
         for name, value in variables:
-            if _SECRET_NAME.search(name) and not _PLACE_NAME.search(name) and not _SETTING.fullmatch(value):
+            if sounds_secret(name, value):
                 secrets.append(value)
             for found in _URL_PASSWORD.finditer(value):
                 password = found.group()[len(found.group(1)) : -1]
@@ -163,6 +163,12 @@ class Redactor:
         if isinstance(value, (list, Set)):
             return [self._value(item, levels - 1) for item in value]
         return self.scrub(_text(value, repr_=True))
+
+
+def sounds_secret(name: str, value: str) -> bool:
+    """Whether a variable of this name holds a secret, as far as names tell."""
+    named = _SECRET_NAME.search(name) is not None and _PLACE_NAME.search(name) is None
+    return named and bool(value) and _SETTING.fullmatch(value) is None
 
 
 def _text(value: object, *, repr_: bool = False) -> str:

@@ -29,11 +29,16 @@ if TYPE_CHECKING:
 SETTLE: Final = 0.25
 """Seconds for which a file must be broken, empty or gone before that counts."""
 
+JUDGED_AFTER: Final = 1.0
+"""Seconds from the first look until what it found is judged: the rules take 15 ms to load, for which an engine should
+not wait that has no other one to replace. What is found later is judged before it counts."""
+
 ATTEMPTS: Final = 3
 """Readings of a file that others keep creating before our first key; more are left to the next look."""
 
 T = TypeVar("T")
 Combine = Callable[[Sequence[str], Sequence[tuple[str, str]]], "Effective"]
+Judge = Callable[["Effective"], "Effective"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,8 @@ class Wishes:
     """Holds the last good store and key, makes keys where there is none, and says what both together want.
 
     `clock` gives monotonic seconds, `wall` the time of day for the names of files kept aside, `log` one line for each
-    thing that people should find later. `combine` is `vllm_fsm.arguments.effective` unless a test gives another.
+    thing that people should find later. `judge` adds what the engine would refuse, as `vllm_fsm.judgement` does;
+    without it nothing is judged. `combine` is `vllm_fsm.arguments.effective` unless a test gives another.
     """
 
     def __init__(
@@ -117,6 +123,7 @@ class Wishes:
         clock: Clock,
         log: Log,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        judge: Judge | None = None,
         combine: Combine | None = None,
     ) -> None:
         if combine is None:
@@ -127,10 +134,16 @@ class Wishes:
         self._log = log
         self._wall = wall
         self._combine = combine
+        self._judge = judge
         self._store_file: _File[Store] = _File(os.fspath(store), parse_store)
         self._credentials_file: _File[tuple[Credentials, Object]] = _File(os.fspath(credentials), parse_credentials)
         self._store = Store()
+        self._first = True
+        """Nothing was looked at yet."""
         self._effective: Effective | None = None
+        self._judged: Effective | None = None
+        """The same with what is wrong with it; None before it was judged."""
+        self._judge_from = 0.0
         self._key: Secret | None = None
         self._refusal: Message | None = None
         """Why the key that is asked for could not be stored."""
@@ -145,12 +158,16 @@ class Wishes:
         now = self._clock()
         self._about_key = self._look_at_credentials(now)
         warnings = [*self._look_at_store(now), *self._about_key]
-        target = self._target()
-        if self._effective is not None:
-            warnings += self._effective.warnings
+        effective = self._judge_effective(now)
+        target = self._target(effective)
+        if effective is not None:
+            warnings += effective.warnings
         if self._refusal is not None and (self._key is not None or target is None):
             warnings.append(self._refusal)
         dues = [due for file in (self._store_file, self._credentials_file) if (due := file.state.due) is not None]
+        if self._judge is not None and self._effective is not None and self._judged is None:
+            dues.append(self._judge_from)
+        self._first = False
         wanted = Wanted(target, tuple(dict.fromkeys(warnings)), min(dues, default=None))
         self._tell(wanted.warnings)
         return wanted
@@ -158,19 +175,28 @@ class Wishes:
     def _look_at_store(self, now: float) -> list[Message]:
         match self._store_file.look(now).accepted:
             case Good(store):
-                self._hold(store)
+                self._hold(store, now)
             case Missing():
-                self._hold(Store())
+                self._hold(Store(), now)
             case Broken(message) | Empty(message):
                 return [message]
         return []
 
-    def _hold(self, store: Store) -> None:
+    def _hold(self, store: Store, now: float) -> None:
         if store is not self._store:
             self._store = store
-            self._effective = None
+            self._effective = self._judged = None
+            self._judge_from = now + JUDGED_AFTER if self._first else now
         if self._effective is None and store.serve_args:
             self._effective = self._combine(store.serve_args, store.environment())
+
+    def _judge_effective(self, now: float) -> Effective | None:
+        """Return what the store comes to, judged if it is time; what failed is judged again, as a file may be there."""
+        if self._judge is None or self._effective is None or now < self._judge_from:
+            return self._effective
+        if self._judged is None or self._judged.problem is not None:
+            self._judged = self._judge(self._effective)
+        return self._judged
 
     def _look_at_credentials(self, now: float) -> list[Message]:
         file = self._credentials_file
@@ -248,19 +274,19 @@ class Wishes:
         else:
             self._refusal = Message.of("KeyNotRotated", file=path, detail=detail)
 
-    def _target(self) -> Target | None:
-        if not self._store.serve_args or self._effective is None:
+    def _target(self, effective: Effective | None) -> Target | None:
+        if not self._store.serve_args or effective is None:
             return None
-        problem = self._effective.problem
+        problem = effective.problem
         if self._key is None:
             if self._refusal is None:
                 return None  # the credentials are settling, which takes a moment at a start only
             problem = problem or Finding(self._refusal, permanent=True)
         return Target(
-            arguments=self._effective.arguments,
-            environment=self._effective.environment,
+            arguments=effective.arguments,
+            environment=effective.environment,
             key=self._key or Secret(""),
-            model=self._effective.model or "",
+            model=effective.model or "",
             problem=problem,
         )
 

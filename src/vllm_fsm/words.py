@@ -76,6 +76,18 @@ def split(text: str) -> list[Word]:
     return words
 
 
+def look_through(text: str) -> None:
+    """See that every character of `text`, which is no string of arguments but one value, can be meant.
+
+    Raises:
+        Unsplittable: one cannot, or the text is longer than `LIMIT`.
+    """
+    if len(text) > LIMIT:
+        raise Unsplittable(Message.of("ValueTooLong", length=len(text), limit=LIMIT), LIMIT)
+    for at in range(len(text)):
+        _look(text, at, quoted=True)
+
+
 def _word(text: str, start: int) -> Word:
     """Return the word that begins at `start`."""
     letters: list[str] = []

@@ -1,18 +1,19 @@
 """The controller with the real vLLM: one long story, in which the end of a test is the beginning of the next.
 
-Each test begins and ends with a Ready engine, so any of them runs alone too. Seven starts of the engine in the first
+Each test begins and ends with a Ready engine, so any of them runs alone too. Nine starts of the engine in the first
 life of the controller, two in the second.
 """
 
 import json
 import os
+import shlex
 import signal
 import stat
 from pathlib import Path
 
 import pytest
 
-from support.real_vllm import Census, Service, at_most, refused, runs, shared_memory
+from support.real_vllm import ENVIRONMENT, PLAIN, Census, Service, at_most, command, refused, runs, shared_memory
 from support.wait import wait_for
 from vllm_fsm.adapters import procfs
 from vllm_fsm.cli import main
@@ -88,7 +89,7 @@ def test_a_fresh_store_leads_to_ready(service):
     health = service.health()
     assert (health["result"], health["message"], health["messageId"]) == ("success", "The vLLM API is ready", "Ready")
     assert health["target"] == health["active"]
-    assert health["active"]["arguments"][-2:] == ["--served-model-name", "tiny"]
+    assert health["active"]["arguments"][-2:] == ["--max-model-len", "256"]
     assert health["warnings"] == []
     assert main(["health", "--run-dir", str(service.run_dir)]) == 0
 
@@ -193,6 +194,54 @@ def test_a_change_while_it_loads_does_not_wait_for_the_grace_period(service):
     assert service.comes_up(attempt)["attempt"] == attempt + 2
     assert service.length() == 224
     assert service.path()[-2:] == ["Loading", "Ready"]
+
+
+# --- actions -----------------------------------------------------------------------------------------------------
+
+
+def set_model(service, *arguments):
+    """Run Set Model with custom arguments for the tiny model; return the exit code."""
+    places = ("--data", str(service.data), "--run-dir", str(service.run_dir), "--engine", command())
+    variables = [word for name, value in ENVIRONMENT.items() for word in ("--env", f"{name}={value}")]
+    return main(["set-model", "--custom", shlex.join([service.model, *PLAIN, *arguments]), *variables, *places])
+
+
+def test_set_model_replaces_the_engine_by_one_that_answers(service, capsys):
+    before, family = service.health(), service.family()
+    assert set_model(service, "--max-model-len", "160") == 0
+    assert "The running service follows" in capsys.readouterr().out
+    service.started(before["attempt"] + 1, 10)
+    assert not [process for process in family.values() if runs(process)]
+    assert service.comes_up(before["attempt"])["attempt"] == before["attempt"] + 1
+    service.generates()
+    assert service.length() == 160
+    check_order(service)
+
+    # The same again, and what vLLM would refuse: by the action, and by hand.
+    served, store = service.health(), service.store.read_bytes()
+    assert set_model(service, "--max-model-len", "160") == 0
+    assert set_model(service, "--max-model-length", "170") == 2
+    assert "perhaps --max-model-len was" in capsys.readouterr().err
+    assert service.store.read_bytes() == store
+    service.serve(service.model, *PLAIN, "--max-model-length", "170", **ENVIRONMENT)
+    health = service.until("Ready", 5.0, also=lambda h: h["reason"])
+    assert (health["reason"], health["pid"]) == ("BadArguments", served["pid"])
+    assert "perhaps --max-model-len was meant" in health["message"]
+    service.generates()
+    assert set_model(service, "--max-model-len", "160") == 0
+    assert service.until("Ready", 5.0, also=lambda h: not h["reason"])["pid"] == served["pid"]
+    service.generates()
+
+
+def test_rotating_the_key_by_the_action(service, capsys):
+    attempt, old = service.health()["attempt"], service.key
+    places = ("--public", str(service.public), "--run-dir", str(service.run_dir))
+    assert main(["rotate-api-key", "--json", *places]) == 0
+    new = json.loads(capsys.readouterr().out)["result"]["values"][0]["value"]
+    assert new == service.key != old
+    assert service.comes_up(attempt)["attempt"] == attempt + 1
+    assert service.ask("/v1/models", old)[0] == 401
+    service.generates()
 
 
 # --- violent ends ------------------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ from contextlib import closing
 
 import pytest
 
+from support import rude
 from support.controller import Controller
 from support.wait import wait_for
-from vllm_fsm import lock
+from vllm_fsm import flags, lock
 from vllm_fsm.adapters import procfs
 
 FAST = {"settings": {"nudge_after": 0.2, "port_retry": 0.2, "restart_first": 0.1, "kill_again": 0.5}}
@@ -158,6 +159,41 @@ def test_arguments_without_a_model_are_refused(controller):
     health = controller.until("Failed")
     assert health["reason"] == "BadArguments"
     assert health["attempt"] == 0
+
+
+@pytest.fixture
+def known(tmp_path):
+    """A controller whose engine is of the version that the table of flags is made from."""
+    engine = rude.installed(tmp_path / "engine", flags.versions()[-1])
+    with Controller(tmp_path, overrides=FAST, engine=engine) as controller:
+        yield controller
+
+
+def test_an_edit_that_vllm_would_refuse_keeps_the_engine(known):
+    known.serve("tiny").ready(1)
+    known.serve("tiny", "--max-model-length", "256")
+    health = known.until("Ready", also=lambda h: h["reason"])
+    assert (health["reason"], health["attempt"]) == ("BadArguments", 1)
+    assert "perhaps --max-model-len was meant" in health["message"]
+    assert get(known, "/v1/models", known.key) == 200
+    known.serve("tiny", "--max-model-len", "256").ready(2)
+    assert len(known.events("engine-started")) == 2
+
+
+def test_what_stood_there_at_the_start_is_judged_while_it_loads(tmp_path):
+    engine = rude.installed(tmp_path / "engine", flags.versions()[-1])
+    controller = Controller(tmp_path, overrides=FAST, engine=engine)
+    with controller.serve("tiny", "--frobnicate", RUDE_LISTEN_AFTER=60):
+        health = controller.until("Failed", also=lambda h: h["engine"] == "Absent")
+        assert (health["reason"], health["attempt"]) == ("BadArguments", 1)
+        assert "--frobnicate" in health["message"]
+
+
+def test_by_another_versions_flags_an_edit_is_only_warned_of(controller):
+    controller.serve("tiny").ready(1)
+    controller.serve("tiny", "--max-model-length", "256")
+    health = controller.ready(2)
+    assert [warning["id"] for warning in health["warnings"]] == ["VersionUnknown", "FlagUnknownMeant"]
 
 
 # --- engines that misbehave --------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from vllm_fsm.adapters.procfs import Process
 START = 180.0
 """Seconds that a start may take: 25 to 35 on two idle cores, several times that on busy ones."""
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+PLAIN = ("--dtype", "float32", "--enforce-eager", "--served-model-name", "tiny")
 
 
 def command() -> str:
@@ -97,8 +98,7 @@ class Service(Controller):
 
     def wish(self, length: int, *arguments: str) -> None:
         """Ask for the tiny model with a context of `length` tokens."""
-        plain = ("--dtype", "float32", "--enforce-eager", "--max-model-len", str(length))
-        self.serve(self.model, *plain, "--served-model-name", "tiny", *arguments, **ENVIRONMENT)
+        self.serve(self.model, *PLAIN, "--max-model-len", str(length), *arguments, **ENVIRONMENT)
 
     def comes_up(self, after: int) -> dict[str, Any]:
         """Wait until an engine start later than number `after` is Ready; a verdict of Failed ends the waiting."""

@@ -15,3 +15,14 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def installed(root: Path, version: str) -> tuple[str, ...]:
+    """Install the rude engine below `root` as pip would install vLLM of that version; return its command."""
+    script, python = root / "bin" / "vllm", root / "bin" / "python3"
+    script.parent.mkdir(parents=True)
+    python.symlink_to(Path(sys.executable).resolve())
+    script.write_text(f"#!{python} -IS\n" + SCRIPT.read_text().partition("\n")[2])
+    script.chmod(0o755)
+    (root / "lib" / "python3" / "site-packages" / f"vllm-{version}.dist-info").mkdir(parents=True)
+    return (str(script),)

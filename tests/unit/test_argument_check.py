@@ -149,7 +149,11 @@ def test_variables() -> None:
         ("VariableTwice", Part.ENVIRONMENT, 2),
         ("VariableReserved", Part.ENVIRONMENT, 3),
     ]
-    assert codes("m", ("a b", "1")) == [("BadArguments", None)]
+    found = about("m", [("A", "1"), ("a b", "1"), ("B", "1\0")])
+    assert [(one.code, one.part, one.index) for one in found] == [
+        ("VariableNameUnusable", Part.ENVIRONMENT, 1),
+        ("VariableValueUnusable", Part.ENVIRONMENT, 2),
+    ]
 
 
 def test_whatever_is_dropped_from_a_file_is_refused_here() -> None:

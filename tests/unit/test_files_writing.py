@@ -21,7 +21,7 @@ from support.wait import wait_for
 from vllm_fsm.files import writing
 from vllm_fsm.files.reading import LIMIT, Good, read_object
 from vllm_fsm.files.store import parse_store, read_store
-from vllm_fsm.files.writing import Refused, create, replace, update
+from vllm_fsm.files.writing import Refused, Written, create, replace, update
 
 SOURCE = str(Path(writing.__file__).parents[2])
 NOON = datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC)
@@ -292,6 +292,16 @@ def test_broken_files_are_kept_aside_under_names_of_their_own(tmp_path: Path) ->
         assert Path(written.aside).read_text() == f"{{ broken {number}"
         assert content(path) == {"serveArgs": ["m"]}
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_file_of_the_wrong_shape_is_kept_aside_where_asked(tmp_path: Path) -> None:
+    path = tmp_path / "store.json"
+    path.write_text('{"serveArgs": "m", "note": 1}')
+    written = update(path, {"serveArgs": ["m"]}, 0o600, now=NOON, keep=True)
+    assert written == Written(changed=True, aside=f"{path}.broken-20260131T120005Z")
+    assert content(path) == {"serveArgs": ["m"], "note": 1}
+    assert content(Path(written.aside or "")) == {"serveArgs": "m", "note": 1}
+    assert not update(path, {"serveArgs": ["m"]}, 0o600, now=NOON, keep=True).changed
 
 
 def test_no_broken_file_is_kept_when_the_new_one_cannot_be_written(

@@ -25,3 +25,11 @@ def test_health_imports_next_to_nothing(tmp_path):
     assert "not running" in said
     assert run.returncode == 1
     assert not set(loaded.split()) & HEAVY
+
+
+def test_the_controller_starts_without_the_rules_for_arguments():
+    """They take 15 ms to load, and are for what comes later: see `wishes.JUDGED_AFTER`."""
+    program = "import sys, vllm_fsm.cli.run; print(*sys.modules)"
+    run = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True, check=True)
+    later = {"argument_check", "command_line", "flags", "judgement", "presets", "hardware", "actions", "cache"}
+    assert not set(run.stdout.split()) & {f"vllm_fsm.{name}" for name in later}

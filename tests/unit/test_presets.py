@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support import machines
 from vllm_fsm.arguments import effective
 from vllm_fsm.cli import main
 from vllm_fsm.cli.presets import lines
+from vllm_fsm.core.snapshot import Message
 from vllm_fsm.messages import text as sentence
 from vllm_fsm.presets import BUILT_IN, CPU, NAME, TIERS, WAYS, Capacity, Offer, built_in, default, fit, load
 
 NINE = built_in()
+HANGS = Message.of("NvmlHangs")
 CONTENT = json.loads(Path(BUILT_IN).read_text())
 
 
@@ -62,7 +66,8 @@ def test_the_longest_context_that_fits(tier: str, memory: int, context: int) -> 
         (("nvidia-older", 20, 3), "Needs 44 GiB, has 40 on 2 of 3 GPUs."),
         (("nvidia-older", None), "Needs 44 GiB, and it is not known how much there is."),
         ((CPU, 512, 0), "Needs a GPU that is known here, and there is none."),
-        ((None, 80), "Needs a GPU that is known here, and there is none."),
+        (("cpu", 80), "Needs a GPU that is known here, and there is none."),
+        ((None, 80), "It could not be found out which GPUs there are."),
     ],
 )
 def test_the_reason_is_in_numbers(machine: Any, reason: str) -> None:
@@ -262,11 +267,23 @@ def test_half_a_machine_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureF
             run(tmp_path, *flags)
 
 
-def test_unknown_hardware_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(tmp_path) == 1
-    assert "Describe it with --tier and --memory" in capsys.readouterr().err
-    assert run(tmp_path, "--json") == 1
-    assert json.loads(capsys.readouterr().out)["ok"] is False
+def test_what_is_here_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr("vllm_fsm.cli.presets.detect", lambda *_: machines.load("rtx4090-rtx3060").machine())
+    assert run(tmp_path, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["capacity"] == {"tier": "nvidia-older", "memoryGiB": 24, "devices": 1, "fp8": True}
+
+
+def test_hardware_that_does_not_answer_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    silent = replace(machines.load("rtx4090-rtx3060").machine(), tier=None, complete=False, count=0, notes=(HANGS,))
+    monkeypatch.setattr("vllm_fsm.cli.presets.detect", lambda *_: silent)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(tmp_path, "--all") == 1
+    said = capsys.readouterr()
+    assert said.err == "vllm-fsm: The NVIDIA driver does not answer. Restart the machine.\n"
+    assert "It could not be found out which GPUs there are." in said.out
 
 
 @pytest.mark.parametrize("columns", [1, 40, 60, 80, 200])

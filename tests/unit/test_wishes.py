@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from vllm_fsm.core.snapshot import Finding, Message, Target
 from vllm_fsm.files import writing
 from vllm_fsm.messages import ENGLISH
 from vllm_fsm.messages import text as sentence
-from vllm_fsm.wishes import SETTLE, Wanted, Wishes
+from vllm_fsm.wishes import JUDGED_AFTER, SETTLE, Wanted, Wishes
 
 NOON = datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC)
 KEY = "sk-the-key"
@@ -41,6 +42,7 @@ class World:
         self.now = 1000.0
         self.lines: list[tuple[str, dict[str, object]]] = []
         self.combined = 0
+        self.judge: Court | None = None
         self.wishes = self.start()
 
     def start(self) -> Wishes:
@@ -50,6 +52,7 @@ class World:
             clock=lambda: self.now,
             log=lambda event, /, **fields: self.lines.append((event, fields)),
             wall=lambda: NOON,
+            judge=self.judge,
             combine=self._combine,
         )
         return self.wishes
@@ -489,3 +492,71 @@ def test_no_key_and_no_token_is_logged(running: World) -> None:
     shown = repr(running.lines) + repr(wanted) + words(wanted)
     for secret in (SECRET, KEY, running.key_on_disk()):
         assert secret not in shown
+
+
+# --- what the engine would refuse --------------------------------------------------------------------------------
+
+
+class Court:
+    """Finds `--wrong` wrong unless it was pardoned."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, ...]] = []
+        self.pardoned = False
+
+    def __call__(self, found: Effective) -> Effective:
+        self.heard.append(found.arguments)
+        if "--wrong" not in found.arguments or self.pardoned:
+            return found
+        return replace(found, problem=Finding.of("BadArguments", permanent=True, detail="--wrong"))
+
+
+@pytest.fixture
+def court(world: World) -> Court:
+    world.credentials.write_text(json.dumps({"apiKey": KEY}))
+    world.judge = Court()
+    world.start()
+    return world.judge
+
+
+def ask(world: World, *arguments: str, **others: object) -> None:
+    world.store.write_text(json.dumps({"serveArgs": arguments, **others}))
+
+
+def test_what_is_found_first_is_judged_a_moment_later(world: World, court: Court) -> None:
+    ask(world, "m", "--wrong")
+    wanted = world.look()
+    assert (target(wanted).problem, court.heard) == (None, [])
+    assert wanted.again == world.now + JUDGED_AFTER
+    world.now += JUDGED_AFTER
+    wanted = world.look()
+    assert target(wanted).problem == Finding.of("BadArguments", permanent=True, detail="--wrong")
+    assert wanted.again is None
+
+
+def test_an_edit_is_judged_before_it_counts_and_once(world: World, court: Court) -> None:
+    ask(world, "m")
+    world.look()
+    ask(world, "m", "--wrong")
+    assert target(world.look(0.1)).problem is not None
+    ask(world, "m", "--right")
+    assert target(world.look(0.1)).problem is None
+    world.look(5.0)
+    ask(world, "m", "--right", modelSelection={"selection": "custom"})
+    assert court.heard == [("m", "--wrong"), ("m", "--right")]
+
+
+def test_what_was_refused_is_judged_again_at_each_look(world: World, court: Court) -> None:
+    world.look()
+    ask(world, "m", "--wrong")
+    assert target(world.look(0.1)).problem is not None
+    court.pardoned = True
+    assert target(world.look(0.1)).problem is None
+
+
+def test_nothing_wanted_is_not_judged(world: World, court: Court) -> None:
+    world.store.write_text("{}")
+    assert world.look(5.0).again is None
+    ask(world)
+    world.look(5.0)
+    assert court.heard == []

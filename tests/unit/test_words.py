@@ -7,7 +7,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from vllm_fsm.messages import text as sentence
-from vllm_fsm.words import LIMIT, Unsplittable, Word, split
+from vllm_fsm.words import LIMIT, Unsplittable, Word, look_through, split
 
 TEXTS = st.text(st.sampled_from("ab-=.{}:,\"'\\ \t\nä–😀#$`*"), max_size=40) | st.text(max_size=20)
 
@@ -96,3 +96,12 @@ def test_too_long_a_text_is_refused_at_once() -> None:
         split("a " * 50_000)
     assert sentence(refused.value.message) == "The arguments are 100000 characters long; at most 65536 are taken."
     assert len(split("x" * LIMIT)) == 1
+
+
+def test_a_value_is_looked_through_as_if_it_were_quoted() -> None:
+    look_through("a b\nc 'd \u00a0\\")
+    with pytest.raises(Unsplittable) as refused:
+        look_through("hf_\u200bx")
+    assert refused.value.position == 3
+    with pytest.raises(Unsplittable, match="ValueTooLong"):
+        look_through("x" * (LIMIT + 1))

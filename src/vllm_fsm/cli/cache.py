@@ -8,14 +8,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vllm_fsm import cache, messages
+from vllm_fsm.actions import models
 from vllm_fsm.cli import table
-from vllm_fsm.cli.reading import health
-from vllm_fsm.config import Config
+from vllm_fsm.cli.site import site
 from vllm_fsm.health import gb, timestamp
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vllm_fsm.core.snapshot import Message
 
 SCHEMA = 1
@@ -24,9 +22,8 @@ HEADER = ("MODEL", "SIZE", "LAST USED", "STATE")
 
 def main(arguments: argparse.Namespace) -> int:
     """Print what the cache holds; return 1 when it cannot be read."""
-    used = needed(arguments.data, health(arguments.run_dir))
     try:
-        found = cache.listing(Config(data=arguments.data).models, served=used.served, selected=used.selected)
+        found = models.listed(site(arguments))
     except cache.Refused as refused:
         return refuse(refused, arguments.json)
     if arguments.json:
@@ -34,14 +31,6 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         print("\n".join(lines(found, table.columns())))
     return 0
-
-
-def needed(data: Path, said: dict[str, Any]) -> cache.Use:
-    """Return what is needed, by what the controller has `said` and by the store."""
-    from vllm_fsm.files.store import read_store
-
-    store = Config(data=data).store
-    return cache.use(said, read_store(store), str(store))
 
 
 def refuse(refused: cache.Refused, as_json: bool) -> int:

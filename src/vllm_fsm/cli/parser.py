@@ -18,10 +18,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 EPILOG = "Each flag can also be set as an environment variable: --run-dir is VLLM_FSM_RUN_DIR. Flags win."
+CREDENTIALS = f"Exit codes: 0 done, 1 there is no key, or it could not be stored, 2 wrong usage. {EPILOG}"
 EPILOGS = {
     "run": "Exit codes: 0 asked to stop, 2 wrong usage, 3 another controller holds a directory, 70 a bug of ours.",
     "delete-model-cache": f"Exit codes: 0 deleted, 1 refused or not all of it could be removed. {EPILOG}",
     "hardware": f"Exit codes: 0 everything answered, 1 something did not. {EPILOG}",
+    "set-model": (
+        "Exit codes: 0 done, or nothing to be done; 1 it could not be stored, or nothing was chosen; 2 refused, with "
+        f"the reason. {EPILOG}"
+    ),
+    "get-api-credentials": CREDENTIALS,
+    "get-api-key": CREDENTIALS,
+    "rotate-api-key": CREDENTIALS,
+    "action": f"Exit codes: 0 done, 2 refused, with the reasons as JSON. {EPILOG}",
+    "presets": f"Exit codes: 0 the hardware is known, 1 it did not answer, 2 wrong usage. {EPILOG}",
 }
 
 
@@ -45,18 +55,17 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
 
 
 def _main(name: str) -> Callable[[argparse.Namespace], Any]:
-    module = name.replace("-", "_")
+    module = MODULES.get(name, name.replace("-", "_"))
     return lambda arguments: import_module(f"vllm_fsm.cli.{module}").main(arguments)
 
 
 def _run(run: argparse.ArgumentParser) -> None:
-    from vllm_fsm.config import Config, command, duration, port, switch
+    from vllm_fsm.config import Config, duration, switch
 
     _directories(run, "data", "public", "run_dir", "state_dir")
     default = Config()
-    _flag(run, "engine", command, " ".join(default.engine), "engine command, split as a shell splits it")
-    _flag(run, "host", str, default.host, "address that the engine listens on")
-    _flag(run, "port", port, str(default.port), "port that the engine listens on")
+    _engine(run)
+    _address(run)
     _flag(run, "startup_timeout", duration, "35m", "longest start before Failed; the engine may still come up")
     _flag(run, "stop_timeout", duration, "60s", "time between SIGTERM and SIGKILL")
     _flag(run, "stall_timeout", duration, "60s", "longest silence of a download before it is begun again")
@@ -105,6 +114,7 @@ def _presets(presets: argparse.ArgumentParser) -> None:
     from vllm_fsm.presets import CPU, TIERS
 
     _directories(presets, "data")
+    _build(presets)
     presets.add_argument("--all", action="store_true", help="list those that do not fit too, with the reason")
     machine = presets.add_argument_group("another machine", "What would fit on hardware that is described here?")
     machine.add_argument("--tier", choices=[*TIERS, CPU], help="kind of hardware")
@@ -112,6 +122,61 @@ def _presets(presets: argparse.ArgumentParser) -> None:
     machine.add_argument("--devices", type=_positive, default=1, help="how many equal GPUs (default: 1)")
     machine.add_argument("--no-fp8", action="store_true", help="AMD GPUs that do not calculate in FP8")
     _json(presets)
+
+
+def _set_model(set_model: argparse.ArgumentParser) -> None:
+    _directories(set_model, "data", "run_dir")
+    _engine(set_model)
+    _build(set_model)
+    set_model.add_argument(
+        "preset",
+        metavar="PRESET",
+        nargs="?",
+        help="one of `vllm-fsm presets`; with nothing to choose, a terminal is asked",
+    )
+    set_model.add_argument(
+        "--custom", metavar="ARGUMENTS", help="what follows `vllm serve`, as one string that is split as a shell does"
+    )
+    set_model.add_argument("--none", action="store_true", help="select nothing")
+    set_model.add_argument(
+        "--env", metavar="NAME=VALUE", action="append", default=[], help="variable for the engine; may be repeated"
+    )
+    set_model.add_argument(
+        "--unset",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="forget a variable for access or network (HF_TOKEN, HF_ENDPOINT, …_PROXY), which stays otherwise",
+    )
+    set_model.add_argument(
+        "--hf-token-file", metavar="FILE", help="HuggingFace token from a file, or from standard input (-)"
+    )
+    set_model.add_argument("--dry-run", action="store_true", help="check everything and write nothing")
+    _json(set_model)
+
+
+def _credentials(credentials: argparse.ArgumentParser) -> None:
+    _directories(credentials, "public", "run_dir")
+    _address(credentials)
+    credentials.add_argument(
+        "--address", metavar="URL", help="how clients reach the service (default: this machine, by --host and --port)"
+    )
+    credentials.add_argument("--show", action="store_true", help="print the key in full on a terminal too")
+    _json(credentials)
+
+
+def _action(action: argparse.ArgumentParser) -> None:
+    verbs = action.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs.add_parser("list", help="which actions there are")
+    for verb, help_ in (("form", "what an action asks for"), ("run", "do it")):
+        one = verbs.add_parser(verb, help=help_)
+        one.add_argument("id", metavar="ID", help="of the action")
+        if verb == "run":
+            one.add_argument("--input", metavar="JSON", default="{}", help="the fields, - for standard input")
+        _directories(one, "data", "public", "run_dir")
+        _engine(one)
+        _build(one)
+        _address(one)
 
 
 def _cache(cache: argparse.ArgumentParser) -> None:
@@ -140,14 +205,7 @@ def _states(states: argparse.ArgumentParser) -> None:
 
 
 def _hardware(hardware: argparse.ArgumentParser) -> None:
-    _flag(
-        hardware,
-        "build",
-        str,
-        None,
-        "build of vLLM that serves (default: what the devices suggest)",
-        choices=["cuda", "rocm", "cpu"],
-    )
+    _build(hardware)
     hardware.add_argument(
         "--probes", action="store_true", help="print what the machine said, as JSON, and decide nothing"
     )
@@ -162,6 +220,11 @@ COMMANDS = {
     "run": ("supervise the engine in the foreground", _run),
     "status": ("say what is wanted, what runs, why not yet, and what to do", _status),
     "health": ("print the health line; exit 0 only when the API is ready", _health),
+    "set-model": ("choose what is served", _set_model),
+    "get-api-credentials": ("print the API key and the address it is used with", _credentials),
+    "get-api-key": ("the same as get-api-credentials", _credentials),
+    "rotate-api-key": ("replace the API key", _credentials),
+    "action": ("the actions for programs: list them, open their forms, run them", _action),
     "history": ("list the latest transitions", _history),
     "retry": ("ask the running controller to try again now", _retry),
     "presets": ("list the models that fit this machine, with their context lengths", _presets),
@@ -171,6 +234,8 @@ COMMANDS = {
     "hardware": ("say which accelerators and memory there are, what is used, and why", _hardware),
     "completion": ("print a completion script for your shell", _completion),
 }
+MODULES = {"get-api-key": "get_api_credentials"}
+"""Where a command is that is not in a module of its name."""
 DIRECTORIES = {
     "data": (places.DATA, "directory of store.json and the model cache"),
     "public": (places.PUBLIC, "directory of credentials.json"),
@@ -182,6 +247,24 @@ DIRECTORIES = {
 def _directories(to: argparse.ArgumentParser, *names: str) -> None:
     for name in names:
         _flag(to, name, _path, *DIRECTORIES[name])
+
+
+def _engine(to: argparse.ArgumentParser) -> None:
+    from vllm_fsm.config import Config, command
+
+    _flag(to, "engine", command, " ".join(Config().engine), "engine command, split as a shell splits it")
+
+
+def _address(to: argparse.ArgumentParser) -> None:
+    from vllm_fsm.config import Config, port
+
+    _flag(to, "host", str, Config().host, "address that the engine listens on")
+    _flag(to, "port", port, str(Config().port), "port that the engine listens on")
+
+
+def _build(to: argparse.ArgumentParser) -> None:
+    choices = ["cuda", "rocm", "cpu"]
+    _flag(to, "build", str, None, "build of vLLM that serves (default: what the devices suggest)", choices=choices)
 
 
 def _path(text: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -12,6 +13,8 @@ from typing import Any
 
 from vllm_fsm.cli import USAGE
 from vllm_fsm.core.snapshot import Message
+from vllm_fsm.hardware import detect
+from vllm_fsm.hardware.machine import Build
 from vllm_fsm.messages import text as sentence
 from vllm_fsm.presets import CPU, CUSTOM, Capacity, Offer, default, fit, load
 
@@ -21,29 +24,27 @@ LEAST_TEXT = 36
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the presets that fit, and with --all the others too; return 0 whenever that can be told."""
+    """Print the presets that fit, and with --all the others too; return 1 when a probe of the hardware failed."""
+    failed: Sequence[Message] = ()
     try:
-        machine = described(arguments) or capacity()
+        capacity = described(arguments)
     except ValueError as error:
         print(f"vllm-fsm presets: {error}", file=sys.stderr)
         return USAGE
-    if machine is None:
-        problem = "The hardware is not looked at here yet. Describe it with --tier and --memory."
-        print(
-            json.dumps({"ok": False, "message": problem}) if arguments.json else f"vllm-fsm: {problem}",
-            file=sys.stdout if arguments.json else sys.stderr,
-        )
-        return 1
+    if capacity is None:
+        machine = detect(os.environ, Build(arguments.build) if arguments.build else None)
+        capacity = Capacity.of(machine)
+        failed = () if machine.complete else machine.notes
     presets, wrong = load(arguments.data)
-    offers = fit(presets, machine)
+    offers = fit(presets, capacity)
     shown = [offer for offer in offers if arguments.all or offer.reason is None]
     if arguments.json:
-        print(json.dumps(document(machine, offers, shown, wrong), ensure_ascii=False, indent=2))
-        return 0
-    if wrong is not None:
-        print(f"vllm-fsm: {sentence(wrong)}", file=sys.stderr)
-    print("\n".join(lines(offers, shown, shutil.get_terminal_size().columns)))
-    return 0
+        print(json.dumps(document(capacity, offers, shown, wrong), ensure_ascii=False, indent=2))
+    else:
+        for message in (*failed, *((wrong,) if wrong is not None else ())):
+            print(f"vllm-fsm: {sentence(message)}", file=sys.stderr)
+        print("\n".join(lines(offers, shown, shutil.get_terminal_size().columns)))
+    return 1 if failed else 0
 
 
 def described(arguments: argparse.Namespace) -> Capacity | None:
@@ -61,21 +62,16 @@ def described(arguments: argparse.Namespace) -> Capacity | None:
     return Capacity(arguments.tier, arguments.memory, arguments.devices, not arguments.no_fp8)
 
 
-def capacity() -> Capacity | None:
-    """Return what this machine has, None when that cannot be found out."""
-    return None
-
-
 def document(
-    machine: Capacity, offers: Sequence[Offer], shown: Sequence[Offer], wrong: Message | None
+    capacity: Capacity, offers: Sequence[Offer], shown: Sequence[Offer], wrong: Message | None
 ) -> dict[str, Any]:
     """Return what `--json` prints."""
     return {
         "capacity": {
-            "tier": machine.tier,
-            "memoryGiB": machine.memory,
-            "devices": machine.devices,
-            "fp8": machine.fp8,
+            "tier": capacity.tier,
+            "memoryGiB": capacity.memory,
+            "devices": capacity.devices,
+            "fp8": capacity.fp8,
         },
         "default": default(offers),
         "presets": [

@@ -26,6 +26,8 @@ DEEPEST: Final = 64
 """Levels of nesting; far below what Python's encoder can write back."""
 
 OBJECT: Final = "an object"
+WHOLE: Final = "the top level"
+"""What is no field of an object, in words."""
 
 T = TypeVar("T")
 
@@ -145,7 +147,7 @@ def parse_object(path: str | os.PathLike[str], raw: bytes) -> Reading[Object]:
     except RecursionError:
         return broken("FileTooDeep", limit=DEEPEST)
     if not isinstance(value, dict):
-        return broken("FileWrongShape", field="the top level", expected=OBJECT, found=json_type(value))
+        return broken("FileWrongShape", field=WHOLE, expected=OBJECT, found=json_type(value))
     if _depth_exceeds(value, DEEPEST):
         return broken("FileTooDeep", limit=DEEPEST)
     return Good(value)

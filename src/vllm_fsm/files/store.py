@@ -9,7 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from vllm_fsm.core.snapshot import Message
-from vllm_fsm.files.reading import OBJECT, Broken, Good, Missing, Object, Reading, json_type, parse_object, read_bytes
+from vllm_fsm.files.reading import (
+    OBJECT,
+    WHOLE,
+    Broken,
+    Good,
+    Missing,
+    Object,
+    Reading,
+    json_type,
+    parse_object,
+    read_bytes,
+)
 
 MODE: Final = 0o600
 """It may hold tokens."""
@@ -19,6 +30,7 @@ M = TypeVar("M", bound=BaseModel)
 _EXPECTED = {
     "string_type": "a string",
     "string_unicode": "a string",
+    "bool_type": "true or false",
     "int_type": "a whole number",
     "list_type": "a list",
     "model_type": OBJECT,
@@ -103,4 +115,4 @@ def read_store(path: str | os.PathLike[str]) -> Reading[Store]:
 def _field(location: tuple[int | str, ...]) -> str:
     """Write `("serveEnv", 0, "value")` as `serveEnv[0].value`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.removeprefix(".") or "the top level"
+    return text.removeprefix(".") or WHOLE

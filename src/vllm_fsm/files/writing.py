@@ -109,10 +109,18 @@ def replace(
     return None if aside is None else os.path.join(os.path.dirname(name), aside)
 
 
-def update(path: str | os.PathLike[str], changes: Mapping[str, Any], mode: int, now: datetime | None = None) -> Written:
+def update(
+    path: str | os.PathLike[str],
+    changes: Mapping[str, Any],
+    mode: int,
+    now: datetime | None = None,
+    *,
+    keep: bool = False,
+) -> Written:
     """Set the fields in `changes` (None removes one) and keep all others as they are.
 
-    A broken file is kept aside and begun anew; what is no file is refused. Raises Refused.
+    A broken file is kept aside and begun anew; what is no file is refused. With `keep` a readable one is kept aside
+    too, whose fields do not have the shape that they must have. Raises Refused.
     """
     name = os.fspath(path)
     reading = read_object(name)
@@ -127,6 +135,8 @@ def update(path: str | os.PathLike[str], changes: Mapping[str, Any], mode: int, 
                 _refuse_other_than_file(name, directory, base)
             # A regular file that cannot be read for a reason which is not its own: nothing may be lost.
             raise Refused(Message.of("WriteFailed", file=name, detail="what stands there now cannot be read"))
+        aside = replace(name, after, mode, keep=now or datetime.now(UTC))
+    elif isinstance(reading, Good) and keep:
         aside = replace(name, after, mode, keep=now or datetime.now(UTC))
     elif isinstance(reading, (Good, Empty)) or not create(name, after, mode):
         replace(name, after, mode)

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from vllm_fsm.adapters.download.speed import Speed
-from vllm_fsm.arguments import OWN_VARIABLES, RESERVED_VARIABLES
+from vllm_fsm.arguments import reserved_name
 from vllm_fsm.core import effects, events
 from vllm_fsm.core.snapshot import Finding, Message, Progress, Target
 from vllm_fsm.weights.completeness import look
@@ -286,11 +286,7 @@ def environment(
     base: Mapping[str, str], target: Target, wanted: Needs, *, models: str | os.PathLike[str], xet: bool
 ) -> dict[str, str]:
     """Return the child's environment: ours without our own settings, and of the target's what concerns the hub."""
-    inherited = {
-        name: value
-        for name, value in base.items()
-        if not name.startswith(OWN_VARIABLES) and name not in RESERVED_VARIABLES and name not in _NOT_FOR_US
-    }
+    inherited = {name: value for name, value in base.items() if not reserved_name(name) and name not in _NOT_FOR_US}
     passed = {
         name: value for name, value in target.environment if _PASSED_ON.fullmatch(name) and name not in _NOT_FOR_US
     }

@@ -1,0 +1,37 @@
+"""How the API key is shown: in full to programs, and to people who ask for it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from vllm_fsm.actions.credentials import Access
+from vllm_fsm.actions.form import access, succeeded
+from vllm_fsm.cli import table
+
+BULLET = "•"
+LAST = 4
+"""Characters at the end that tell one masked key from another."""
+SHORTEST = 16
+"""Characters of a key whose end may be shown."""
+
+
+def show(found: Access, arguments: argparse.Namespace) -> None:
+    """Print the key, masked on a terminal unless `--show`, and the address."""
+    if arguments.json:
+        print(json.dumps(succeeded(access(found)), ensure_ascii=False))
+        return
+    key = found.key.reveal()
+    hidden = sys.stdout.isatty() and not arguments.show
+    rows = [("API key", masked(key) if hidden else key), ("base URL", found.url)]
+    if hidden:
+        rows.append(("", "--show prints the key in full."))
+    if found.aside is not None:
+        rows.append(("kept", f"the broken file, as {found.aside}"))
+    print("\n".join(table.rows(rows, table.columns())))
+
+
+def masked(key: str) -> str:
+    """Return bullets, and the end of a key that is long enough for that."""
+    return BULLET * 8 + (key[-LAST:] if len(key) >= SHORTEST else "")
