@@ -535,7 +535,11 @@ def test_nothing_is_executed_beside_a_start_that_does_not_end(monkeypatch: pytes
     play(scenario, execute_limit=0.1)
 
 
-def test_a_kill_during_the_start_leaves_nothing() -> None:
+def test_a_kill_during_the_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    slow = tmp_path / "shim.py"
+    slow.write_text("import signal\nsignal.pause()\n")
+    monkeypatch.setattr(launch.shim, "__file__", str(slow))
+
     async def scenario(rig: Rig) -> None:
         rig.start(target())
         attempt = await await_for(lambda: rig.engine._attempt, what="the attempt")

@@ -33,7 +33,7 @@ WORKERS = 8
 """Files at a time, as huggingface_hub does."""
 INTERVAL = 0.1
 """Seconds between two looks at what was done."""
-STEP, LONGEST = 4 << 20, 1.0
+STEP, LONGEST = 4 << 20, 0.5
 """A report is due after so many bytes, or so many seconds."""
 NICENESS = 5
 """A model may be serving meanwhile."""
