@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from huggingface_hub import scan_cache_dir, snapshot_download
 
 from support.download_rig import KEY, Rig
 from support.fake_hub import FakeHub
+from support.volume import mount, on_volume
 from support.wait import await_for
 from vllm_fsm.core import events
 from vllm_fsm.core.snapshot import Finding
@@ -624,17 +625,6 @@ def test_a_blob_that_somebody_else_writes_is_waited_for(hub: FakeHub, models: Pa
 # --- room ------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def small_volume(path: Path, mib: int) -> Iterator[Path]:
-    """A volume of `mib` MiB. Needs root, as a container's tests have."""
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "none", str(path)], check=True)
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
-
-
 def test_a_model_that_does_not_fit_is_not_begun(hub: FakeHub, tmp_path: Path) -> None:
     hub.repo("org/small", size_mb=8)
     hub.repo("org/large", size_mb=60)
@@ -647,9 +637,9 @@ def test_a_model_that_does_not_fit_is_not_begun(hub: FakeHub, tmp_path: Path) ->
         assert (params["needed"], params["other"]) == ("0.1", "0.0")
         assert "Delete Model Cache" in text(finding.message)
 
-    with small_volume(tmp_path / "volume", 50) as volume:
-        play(scenario, hub, volume / "models", spare=2 * MIB)
-        assert hub.sent("large") < MIB
+    volume = tmp_path / "volume"
+    on_volume(volume, 50, lambda: play(scenario, hub, volume / "models", spare=2 * MIB))
+    assert hub.sent("large") < MIB
 
 
 def test_a_volume_that_fills_up_meanwhile_keeps_its_spare_room(hub: FakeHub, tmp_path: Path) -> None:
@@ -670,8 +660,8 @@ def test_a_volume_that_fills_up_meanwhile_keeps_its_spare_room(hub: FakeHub, tmp
         hub.bandwidth(0)
         assert isinstance(await rig.fetches("org/model"), events.WeightsComplete)
 
-    with small_volume(tmp_path / "volume", 64) as volume:
-        play(scenario, hub, volume / "models", spare=8 * MIB)
+    volume = tmp_path / "volume"
+    on_volume(volume, 64, lambda: play(scenario, hub, volume / "models", spare=8 * MIB))
 
 
 def test_a_cache_on_a_read_only_volume(hub: FakeHub, tmp_path: Path) -> None:
@@ -681,10 +671,14 @@ def test_a_cache_on_a_read_only_volume(hub: FakeHub, tmp_path: Path) -> None:
         finding = await rig.fails("org/model")
         assert (finding.reason, finding.permanent) == ("CacheNotWritable", True)
 
-    with small_volume(tmp_path / "volume", 16) as volume:
+    volume = tmp_path / "volume"
+
+    def read_only() -> None:
         (volume / "models").mkdir()
-        subprocess.run(["mount", "-o", "remount,ro", str(volume)], check=True)
+        mount("-o", "remount,ro", str(volume))
         play(scenario, hub, volume / "models")
+
+    on_volume(volume, 16, read_only)
 
 
 # --- what it is told -------------------------------------------------------------------------------------------------
