@@ -1,14 +1,26 @@
-"""What the real vLLM's refusal of its arguments comes to."""
+"""What arguments come to that the real vLLM refuses: known before, or, where its version is not known, from itself."""
 
-from support.real_vllm import START, Service
+from support.real_vllm import START, Service, command
+
+
+def test_a_flag_that_this_vllm_does_not_have_starts_no_engine():
+    with Service() as service:
+        service.until("NoModel", 10)
+        service.wish(256, "--no-such-flag", "1")
+        health = service.until("Failed", 10)
+        assert (health["reason"], health["attempt"]) == ("BadArguments", 0)
+        assert 'vLLM has no flag "--no-such-flag"' in health["message"]
+        assert service.path() == ["Failed"]
 
 
 def test_a_usage_error_is_permanent_and_names_the_flag():
-    with Service() as service:
+    with Service(start=("env", command())) as service:
+        service.until("NoModel", 10)
         service.wish(256, "--no-such-flag", "1")
         health = service.until("Failed", START, also=lambda h: h["engine"] == "Absent")
         assert health["reason"] == "BadArguments"
         assert "--no-such-flag 1" in health["message"]
+        assert "The engine's version cannot be found out" in health["message"]
         assert (health["result"], health["attempt"], health["nextTry"]) == ("failure", 1, None)
         service.says("transition", to="Failed")
         assert service.path() == ["Loading", "Failed"]

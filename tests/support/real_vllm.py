@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -74,13 +74,16 @@ def parse(lines: list[list[str]]) -> dict[str, Any]:
 
 
 class Service(Controller):
-    """A controller with the real vLLM and a tiny model, in a directory of its own with a short path."""
+    """A controller with the real vLLM and a tiny model, in a directory of its own with a short path.
 
-    def __init__(self, *flags: str, **options: Any) -> None:
-        engine = command()
+    `start`: another command line that starts it.
+    """
+
+    def __init__(self, *flags: str, start: Sequence[str] = (), **options: Any) -> None:
+        engine = tuple(start) or (command(),)
         self.root = Path(tempfile.mkdtemp(prefix="vf"))
         self.model = str(make(self.root / "tiny-model"))
-        super().__init__(self.root, *flags, engine=(engine,), **options)
+        super().__init__(self.root, *flags, engine=engine, **options)
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
