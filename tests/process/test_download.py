@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import os
 import random
 import signal
 import subprocess
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -440,6 +442,26 @@ def test_a_cancelled_download_ends_at_once_and_says_nothing_more(hub: FakeHub, m
     play(scenario, hub, models)
 
 
+def test_a_change_of_mind_at_any_moment_leaves_nothing(hub: FakeHub, models: Path) -> None:
+    """Cancelled before its first step, between the child's birth and its first word, and later."""
+    hub.repo("org/model", size_mb=10)
+    hub.bandwidth(MIB)
+
+    async def scenario(rig: Rig) -> None:
+        for turns in range(12):
+            rig.start("org/model")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            rig.downloader.cancel(None)  # type: ignore[arg-type]
+            await rig.downloader.close()
+            assert rig.children() == [], f"cancelled after {turns} turns"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        play(scenario, hub, models)
+        gc.collect()
+
+
 def test_the_child_ends_with_the_controller(hub: FakeHub, models: Path) -> None:
     hub.repo("org/model", size_mb=40)
     hub.bandwidth(5 * MIB)
@@ -672,6 +694,16 @@ def test_a_volume_that_fills_up_meanwhile_keeps_its_spare_room(hub: FakeHub, tmp
 
     with small_volume(tmp_path / "volume", 64) as volume:
         play(scenario, hub, volume / "models", spare=8 * MIB)
+
+
+def test_a_cache_that_cannot_be_made(hub: FakeHub, tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        finding = await rig.fails("org/model")
+        assert (finding.reason, finding.permanent) == ("CacheNotWritable", True)
+
+    with small_volume(tmp_path / "volume", 16) as volume:
+        subprocess.run(["mount", "-o", "remount,ro", str(volume)], check=True)
+        play(scenario, hub, volume / "models")
 
 
 def test_a_cache_on_a_read_only_volume(hub: FakeHub, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +82,12 @@ class Downloader:
             # Nothing to be looked for: a start from a local directory waits for no thread.
             self._post(events.WeightsComplete(self._clock(), effect.fetch, note=wanted.unresolved))
             return
-        self._begin(self._check(effect.fetch, wanted), effect.fetch)
+        self._begin(lambda: self._check(effect.fetch, wanted), effect.fetch)
 
     def start(self, effect: effects.StartDownload) -> None:
         """Fetch → DownloadProgressed …, then WeightsComplete or DownloadFailed."""
-        self._begin(self._fetch(effect.fetch, effect.target, self._needs(effect.target)), effect.fetch)
+        wanted = self._needs(effect.target)
+        self._begin(lambda: self._fetch(effect.fetch, effect.target, wanted), effect.fetch)
 
     def cancel(self, _effect: effects.CancelDownload) -> None:
         """Kill what is under way; what was fetched stays."""
@@ -106,7 +107,7 @@ class Downloader:
     def _needs(self, target: Target) -> Needs:
         return needs(target, inherited=os.environ)
 
-    def _begin(self, work: Any, fetch: int) -> None:
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]], fetch: int) -> None:
         """Do `work` when what was begun before has ended: two children would be in each other's way."""
         before = tuple(self._ended)
 
@@ -114,9 +115,9 @@ class Downloader:
             if before:
                 await asyncio.wait(before)
             try:
-                await work
+                await work()
             except Exception as error:
-                self._fail(fetch, Finding.of("DownloadFailed", error=f"{type(error).__name__}: {error}"))
+                self._fail(fetch, Finding.of("DownloadFailed", error=self._redact(f"{type(error).__name__}: {error}")))
 
         self._drop()
         self._work = asyncio.get_running_loop().create_task(do())
@@ -138,7 +139,6 @@ class Downloader:
     # --- fetching ----------------------------------------------------------------------------------------------------
 
     async def _fetch(self, fetch: int, target: Target, wanted: Needs) -> None:
-        os.makedirs(self._models, exist_ok=True)
         attempt = _Attempt(fetch, self._clock)
         given = environment(os.environ, target, wanted, models=self._models, xet=self._xet)
         async with _Child(self._order(wanted), given) as child:
@@ -237,7 +237,11 @@ class _Child:
     async def __aenter__(self) -> _Child:
         loop = asyncio.get_running_loop()
         said = asyncio.StreamReaderProtocol(self.lines)
-        self._pipe, _ = await loop.connect_read_pipe(lambda: said, self._process.stdout)
+        try:
+            self._pipe, _ = await loop.connect_read_pipe(lambda: said, self._process.stdout)
+        except BaseException:  # cancelled: the loop closes the pipe
+            await self._end()
+            raise
         return self
 
     async def status(self) -> int:
@@ -245,8 +249,11 @@ class _Child:
         return await asyncio.to_thread(self._process.wait)
 
     async def __aexit__(self, *_: object) -> None:
-        self._process.kill()
         self._pipe.close()
+        await self._end()
+
+    async def _end(self) -> None:
+        self._process.kill()
         # Its locks and its memory are free when it is reaped.
         await asyncio.shield(self.status())
 
