@@ -178,6 +178,15 @@ def test_ready_says_how_often_the_next_model_was_tried_for():
     )
 
 
+def test_a_failed_engine_says_nothing_of_attempts_for_the_next_model():
+    story = Story(download_tries=2).swapping()
+    story.happens(ev.DownloadFailed, HUB_DOWN).fires(ev.DownloadRetryDue).happens(ev.DownloadFailed, HUB_DOWN)
+    while story.crashes().state != "Failed":
+        if story.snapshot.due(ev.RestartDue):
+            story.fires(ev.RestartDue)
+    assert "attempts" not in shown(story)[1]
+
+
 def test_a_failure_at_the_first_attempt_counts_none():
     story = Story().wants(target()).happens(ev.WeightsMissing)
     story.happens(ev.DownloadFailed, Finding.of("GatedRepo", permanent=True, repo="org/one"))
