@@ -22,7 +22,7 @@ from support.download_rig import KEY, Rig
 from support.fake_hub import FakeHub
 from support.wait import await_for
 from vllm_fsm.core import events
-from vllm_fsm.core.snapshot import Finding
+from vllm_fsm.core.snapshot import Finding, Target
 from vllm_fsm.messages import text
 from vllm_fsm.weights.hub_cache import PIECE, RepoFolder
 
@@ -221,6 +221,8 @@ def test_two_commits_side_by_side(hub: FakeHub, models: Path) -> None:
         moved = await asyncio.to_thread(_commit, hub, "org/model")
         assert moved != commit
         assert isinstance(await rig.fetches("org/model", "--revision", moved), events.WeightsComplete)
+        last = next(event for event in reversed(rig.events) if isinstance(event, events.DownloadProgressed)).progress
+        assert (last.done, last.files_done) == (last.total, last.files), "what was there already counts as well"
         assert isinstance(await rig.checks("org/model", "--revision", moved), events.WeightsComplete)
         assert isinstance(await rig.checks("org/model", "--revision", commit or ""), events.WeightsComplete)
         assert hub.sent() - again["sent"] < 1000, "only what differs is fetched"
@@ -246,6 +248,29 @@ def test_the_library_fetches_by_itself_where_xet_is_asked_for(hub: FakeHub, mode
         assert isinstance(await rig.checks("org/model"), events.WeightsComplete)
 
     play(scenario, hub, models, xet=True)
+
+
+def test_the_library_at_work_is_no_silence(hub: FakeHub, models: Path) -> None:
+    hub.repo("org/model", size_mb=50)
+    hub.bandwidth(10 * MIB)  # the library writes 10 MB at a time
+
+    async def scenario(rig: Rig) -> None:
+        rig.start("org/model")
+        await rig.moves(8 * MIB)
+        (partial,) = partials(models)
+        ours = models / "models--org--model/blobs" / f"{partial.partition('.')[0]}.incomplete"
+        assert (await rig.ending()).offline
+        shown = [event.progress for event in rig.events if isinstance(event, events.DownloadProgressed)]
+        assert len({progress.done for progress in shown}) > 3
+        assert (shown[-1].done, shown[-1].files_done) == (shown[-1].total, shown[-1].files)
+        # A partial file of ours is of no use to it, and belongs to nothing when it is done.
+        ours.with_suffix("").unlink()
+        ours.write_bytes(bytes(MIB))
+        hub.bandwidth(0)
+        assert isinstance(await rig.fetches("org/model"), events.WeightsComplete)
+
+    play(scenario, hub, models, xet=True, silence=2.5)
+    assert partials(models) == []
 
 
 # --- resumed ---------------------------------------------------------------------------------------------------------
@@ -530,6 +555,16 @@ def test_a_token_opens_a_gated_repository(hub: FakeHub, models: Path) -> None:
     play(scenario, hub, models)
 
 
+def test_a_token_under_its_older_name_counts(hub: FakeHub, models: Path) -> None:
+    hub.repo("org/granted", gated=True)
+
+    async def scenario(rig: Rig) -> None:
+        ended = await rig.fetches("org/granted", HUGGING_FACE_HUB_TOKEN=TOKEN)
+        assert isinstance(ended, events.WeightsComplete), ended
+
+    play(scenario, hub, models)
+
+
 def test_a_token_in_the_arguments_counts(hub: FakeHub, models: Path) -> None:
     hub.repo("org/granted", gated=True)
 
@@ -582,6 +617,21 @@ def test_a_hub_that_does_not_answer_as_it_should(
     play(scenario, hub, models, silence=20.0)
 
 
+def test_a_read_that_hangs_does_not_hide_why_another_file_failed(hub: FakeHub, models: Path) -> None:
+    hub.repo("org/model", shards=2)
+    hub.faults(
+        {"match": "GET .*00001-of-00002", "action": "delay", "seconds": 60},
+        {"match": "GET .*00002-of-00002", "action": "status", "status": 403, "body": "{}"},
+    )
+
+    async def scenario(rig: Rig) -> None:
+        began = time.monotonic()
+        assert (await rig.fails("org/model")).reason == "HubForbids"
+        assert time.monotonic() - began < 8.0
+
+    play(scenario, hub, models, silence=30.0)
+
+
 def test_a_hub_that_is_down_or_unknown(hub: FakeHub, models: Path) -> None:
     hub.stop()
 
@@ -598,7 +648,7 @@ def test_a_hub_that_is_down_or_unknown(hub: FakeHub, models: Path) -> None:
 
 def test_wrong_bytes_are_thrown_away(hub: FakeHub, models: Path) -> None:
     hub.repo("org/model", size_mb=5)
-    hub.faults({"match": r"GET .*model\.safetensors$", "action": "corrupt", "after_bytes": MIB, "times": 1})
+    hub.faults({"match": r"GET .*model\.safetensors$", "action": "corrupt", "after_bytes": MIB, "times": 2})
 
     async def scenario(rig: Rig) -> None:
         ended = await rig.fetches("org/model")
@@ -606,7 +656,10 @@ def test_wrong_bytes_are_thrown_away(hub: FakeHub, models: Path) -> None:
             ended.finding.message, permanent=False, evidence="WrongContent: model.safetensors"
         )
         assert text(ended.finding.message).startswith("model.safetensors of org/model arrived with a wrong checksum.")
-        assert not ended.moved, "bytes that are worth nothing renew no patience"
+        assert ended.moved, "the other files came"
+        again = await rig.fetches("org/model")
+        assert again.finding == ended.finding
+        assert not again.moved, "bytes that are worth nothing renew no patience"
         assert isinstance(await rig.checks("org/model"), events.WeightsMissing)
         assert isinstance(await rig.fetches("org/model"), events.WeightsComplete)
 
@@ -674,6 +727,25 @@ def test_a_model_that_does_not_fit_is_not_begun(hub: FakeHub, tmp_path: Path) ->
         assert hub.sent("large") < MIB
 
 
+def test_what_is_in_use_is_not_offered_for_deletion(hub: FakeHub, tmp_path: Path) -> None:
+    hub.repo("org/small", size_mb=8)
+    hub.repo("org/tokens")
+    hub.repo("org/large", size_mb=60)
+    serving: list[Target] = []
+
+    async def scenario(rig: Rig) -> None:
+        assert isinstance(await rig.fetches("org/small"), events.WeightsComplete)
+        serving.append(rig.target("org/small"))
+        finding = await rig.fails("org/large", "--tokenizer", "org/tokens")
+        assert (finding.reason, finding.permanent) == ("VolumeTooSmall", True)
+        assert text(finding.message).startswith(
+            "org/large needs 0.1 GB more. 0.0 GB are free on its volume, of which 0.0 GB are kept free."
+        )
+
+    with small_volume(tmp_path / "volume", 50) as volume:
+        play(scenario, hub, volume / "models", spare=2 * MIB, serving=lambda: serving[0] if serving else None)
+
+
 def test_a_volume_that_fills_up_meanwhile_keeps_its_spare_room(hub: FakeHub, tmp_path: Path) -> None:
     hub.repo("org/model", size_mb=40)
     hub.bandwidth(10 * MIB)
@@ -684,8 +756,9 @@ def test_a_volume_that_fills_up_meanwhile_keeps_its_spare_room(hub: FakeHub, tmp
         ballast = rig.models.parent / "ballast"
         ballast.write_bytes(bytes(40 * MIB))
         ended = await rig.ending()
-        assert ended.finding.reason == "DiskFull"
+        assert ended.finding.reason == "VolumeTooSmall"
         assert ended.moved
+        assert float(dict(ended.finding.message.params)["needed"]) > 0, "what is left to fetch"
         free = os.statvfs(rig.models)
         assert free.f_bavail * free.f_frsize > 2 * MIB, "stopped before the volume was full"
         ballast.unlink()
