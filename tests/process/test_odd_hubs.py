@@ -118,6 +118,14 @@ def test_an_answer_of_another_shape(tmp_path: Path, where: str, body: bytes) -> 
     assert ended.finding.reason in ("DownloadFailed", "UnsafeRepository", "NoWeights")
 
 
+@pytest.mark.parametrize(("where", "status"), [("/revision/", 200), ("/tree/", 200), ("/api/", 500)])
+def test_an_answer_without_an_end_does_not_eat_the_memory(tmp_path: Path, where: str, status: int) -> None:
+    with odd_hub(FILES, only(where, (status, {}, None))) as url:
+        ended = failure(url, tmp_path, silence=25.0)
+    assert (ended.finding.reason, ended.finding.permanent) == ("DownloadFailed", False)
+    assert "MemoryError" in ended.finding.evidence
+
+
 # --- what is sent ----------------------------------------------------------------------------------------------------
 
 

@@ -6,11 +6,12 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 COMMIT = "c" * 40
-Answer = tuple[int, Mapping[str, str], bytes]
+Answer = tuple[int, Mapping[str, str], bytes | None]
+"""Status, headers and body; None is a body without an end."""
 Odd = Callable[[str, Mapping[str, str]], Answer | None]
 """From a request's path and headers to the answer, None for the usual one."""
 
@@ -48,10 +49,14 @@ def odd_hub(files: Mapping[str, bytes], odd: Odd = lambda *_: None) -> Iterator[
         def do_GET(self) -> None:
             status, headers, body = odd(self.path, self.headers) or usual(self.path)  # type: ignore[arg-type]
             self.send_response_only(status)  # without a Date of its own
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            length = {"Connection": "close"} if body is None else {"Content-Length": str(len(body))}
+            for name, value in {**length, **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # it had enough
+                while body is None:
+                    self.wfile.write(bytes(1 << 20))
+                self.wfile.write(body)
 
         def log_message(self, *_: object) -> None: ...
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -40,6 +41,8 @@ LAST_PIECES = 1.0
 """Seconds that the other files have to end when one has failed; a read that hangs must not hide why."""
 NICENESS = 5
 """A model may be serving meanwhile."""
+MEMORY = 1 << 30
+"""Bytes that a hub's answers may make us take; the longest listing takes a quarter."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -247,6 +250,8 @@ def main() -> int:
     if os.getppid() != order["parent"]:
         return 1
     os.nice(NICENESS)
+    if not order["xet"]:  # which takes what it needs to be fast
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     return obey(order)
 
 
