@@ -202,6 +202,8 @@ def test_a_hub_that_talks_too_much_is_still_understood(tmp_path: Path) -> None:
         {"HF_ENDPOINT": "hub.example"},
         {"HF_ENDPOINT": ""},
         {"HF_ENDPOINT": "ftp://hub.example"},
+        {"HF_ENDPOINT": "http://hub.example:99999"},
+        {"HF_ENDPOINT": "http://[::1"},
         {"HTTP_PROXY": f"ftp://me:{PASSWORD}@127.0.0.1:1", "no_proxy": "", "NO_PROXY": ""},
         {"SSL_CERT_FILE": "/no/such/file"},
     ],
@@ -215,6 +217,32 @@ def test_settings_under_which_no_hub_can_be_asked(tmp_path: Path, variables: dic
             assert PASSWORD not in repr((rig.events, rig.logs))
 
     asyncio.run(whole())
+
+
+def test_a_token_that_no_request_can_carry(tmp_path: Path) -> None:
+    with odd_hub(FILES) as url:
+        ended = failure(url, tmp_path, HF_TOKEN="hf_é")
+    assert (ended.finding.reason, ended.finding.permanent) == ("TokenRefused", True)
+
+
+@pytest.mark.parametrize("name", ["config.json/inside", "n" * 300])
+def test_what_the_volume_cannot_hold_is_not_the_networks_fault(tmp_path: Path, name: str) -> None:
+    with odd_hub({**FILES, name: b"x"}) as url:
+        ended = failure(url, tmp_path)
+    assert (ended.finding.reason, ended.finding.permanent) == ("CacheNotWritable", True)
+    assert str(tmp_path) in text(ended.finding.message)
+
+
+def test_a_signed_address_is_told_without_its_signature(tmp_path: Path) -> None:
+    def odd(path: str, headers: Mapping[str, str]) -> Answer | None:
+        if "/resolve/" in path:
+            return 302, {"Location": f"http://localhost:{headers['Host'].partition(':')[2]}/cdn?Signature=s1gn3d"}, b""
+        return (403, {}, b"{}") if path.startswith("/cdn") else None
+
+    with odd_hub(FILES, odd) as url:
+        ended = failure(url, tmp_path)
+    assert "/cdn" in ended.finding.evidence
+    assert "s1gn3d" not in repr(ended)
 
 
 def test_a_password_in_the_hubs_address_is_told_to_nobody(tmp_path: Path) -> None:

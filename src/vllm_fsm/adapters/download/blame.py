@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -33,7 +34,15 @@ from vllm_fsm.weights.selection import NoWeights
 
 GB = 1_000_000_000
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+# fmt: off
+_NOT_WRITABLE = frozenset({
+    errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG,
+})
+# fmt: on
+"""What does not pass by itself: no permission, or something else in a file's place."""
+_QUERY = re.compile(r"(?<=\?)[^\s'\"]+")
+"""In an address: a content network's holds a signature, which opens the file for whoever has it."""
 LONGEST = 500
 """Characters of an error's own words."""
 LONGEST_WAIT = 24 * 3600
@@ -84,8 +93,13 @@ def _cause(error: BaseException, repo: Repo, hub: Hub, silence: float) -> tuple[
             return "CacheLocked", False, named
         case OSError() if error.errno in _FULL:
             return "VolumeFull", True, named
-        case OSError() if error.errno in _NOT_WRITABLE:
-            return "CacheNotWritable", True, {"error": error.strerror or "", "path": str(error.filename or "")}
+        case UnicodeEncodeError():
+            # Of all that a request holds, only the token is sent as it is.
+            return "TokenRefused", True, {"host": hub.host}
+        case OSError() if error.errno is not None:
+            # The network's errors come as the HTTP library's own.
+            where = {"error": error.strerror or "", "path": str(error.filename or f"a file of {repo.id}")}
+            return "CacheNotWritable", error.errno in _NOT_WRITABLE, {**where}
     if isinstance(error, hub.refused):
         causes = list(_causes(error))
         if any(isinstance(cause, socket.gaierror) for cause in causes) or _says(error, "name resolution", "not known"):
@@ -153,11 +167,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _words(error: BaseException) -> str:
     """Return what it says in one line."""
-    return " ".join(str(error).split())[:LONGEST] or type(error).__name__
+    return " ".join(_QUERY.sub("…", str(error)).split())[:LONGEST] or type(error).__name__
 
 
 def _evidence(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
+    return f"{type(error).__name__}: {_words(error)}"
 
 
 def _says(error: BaseException, *fragments: str) -> bool:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from vllm_fsm.adapters.download.speed import Speed
 from vllm_fsm.arguments import OWN_VARIABLES, RESERVED_VARIABLES
@@ -147,6 +148,10 @@ class Downloader:
     async def _fetch(self, fetch: int, target: Target, wanted: Needs) -> None:
         attempt = _Attempt(fetch, self._clock)
         given = environment(os.environ, target, wanted, models=self._models, xet=self._xet)
+        if not _is_address(given.get("HF_ENDPOINT", "https://huggingface.co")):
+            error = "HF_ENDPOINT is no address that begins with https:// or http://"
+            self._fail(fetch, Finding.of("HubSettingsWrong", permanent=True, error=error))
+            return
         async with _Child(self._order(target, wanted), given) as child:
             ending = await self._listen(child.lines, attempt)
             if ending is None:
@@ -319,6 +324,15 @@ def environment(
         "PYTHONUNBUFFERED": "1",
     }
     return inherited | passed | token | fixed
+
+
+def _is_address(endpoint: str) -> bool:
+    """Whether a hub can be asked there; huggingface_hub does not even load with some that are none."""
+    try:
+        address = urlsplit(endpoint)
+        return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:
+        return False
 
 
 def _word(line: bytes) -> dict[str, Any] | None:

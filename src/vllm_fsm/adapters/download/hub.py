@@ -36,15 +36,12 @@ class Hub:
     `silence`: seconds without a byte after which a connection is given up.
 
     Raises:
-        Exception: of any kind, where the environment names no hub or no way to it.
+        Exception: of any kind, where the environment names a way to it that cannot be gone.
     """
 
     def __init__(self, silence: float) -> None:
         self._api = HfApi(library_name="vllm-fsm")
-        address = urlsplit(self._api.endpoint)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError("HF_ENDPOINT is no address that begins with https:// or http://")
-        self.host = address.netloc.rpartition("@")[2]
+        self.host = urlsplit(self._api.endpoint).netloc.rpartition("@")[2]
         """Where the hub is, for people."""
         self._session = get_session()
         # huggingface_hub sets no limit of its own: a hub that accepts and never answers would be waited for for ever.
