@@ -200,9 +200,10 @@ def _progress(base: str, progress: Progress | None, model: str) -> Message:
         "total": f"{progress.total / 1e9:.1f}",
         "percent": percent,
     }
-    if progress.speed is None:
+    if not progress.speed:
         return Message.of("DownloadingSize", **size)
-    size["speed"] = round(progress.speed / 1e6)
+    speed = progress.speed / 1e6
+    size["speed"] = round(speed) if speed >= 9.95 else f"{speed:.1f}"
     if minutes is None:
         return Message.of("DownloadingSpeed", **size)
     return Message.of("DownloadingTime", **size, minutes=minutes)

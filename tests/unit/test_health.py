@@ -57,6 +57,14 @@ def test_the_deadline():
             Progress("org/one", 12_300_000_000, 39_600_000_000, 85e6, 290.0),
             "Downloading org/one: 12.3 of 39.6 GB (31 %), 85 MB/s, 5 min left.",
         ),
+        (
+            Progress("org/one", 12_300_000_000, 39_600_000_000, 0.31e6),
+            "Downloading org/one: 12.3 of 39.6 GB (31 %), 0.3 MB/s.",
+        ),
+        (
+            Progress("org/one", 12_300_000_000, 39_600_000_000, 0.0),
+            "Downloading org/one: 12.3 of 39.6 GB (31 %).",
+        ),
     ],
 )
 def test_downloading_leaves_out_what_is_unknown(progress, sentence):

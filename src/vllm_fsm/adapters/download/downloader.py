@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from vllm_fsm.adapters.download.speed import Speed
+from vllm_fsm.adapters.download.speed import Speed, time_left
 from vllm_fsm.arguments import OWN_VARIABLES, RESERVED_VARIABLES
 from vllm_fsm.core import effects, events
 from vllm_fsm.core.snapshot import Finding, Message, Progress, Target
@@ -299,7 +299,7 @@ class _Attempt:
         self.moved = said["received"] > said["lost"]
         total, speed = said["total"], self._speed.value
         done = said["done"] if total is None else max(0, min(said["done"], total))
-        eta = (total - done) / speed if total is not None and speed else None
+        eta = None if total is None else time_left(total - done, speed)
         return Progress(said["repo"], done, total, speed, eta, said["files_done"], said["files"])
 
 
