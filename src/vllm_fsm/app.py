@@ -164,6 +164,7 @@ class Controller:
             silence=config.stall_timeout,
             xet=config.xet,
             redact=self.redactor.line,
+            serving=lambda: self.driver.snapshot.active,
         )
         self.prober = Prober(post=post, clock=self.clock, log=self.log, host=config.host, port=config.port, **pace)
         self._probed = re.compile(PROBED.format(host=re.escape(config.host)))

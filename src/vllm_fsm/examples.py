@@ -69,7 +69,9 @@ def snapshots() -> list[Snapshot]:
             Service.FAILED,
             active=None,
             failed=True,
-            finding=Finding.of("DiskFull", permanent=True, repo="org/name", needed="39.6", free="12.3", other="68.1"),
+            finding=Finding.of(
+                "DiskFull", permanent=True, repo="org/name", needed="39.6", spare="1.1", free="12.3", other="68.1"
+            ),
         ),
         _snapshot(
             Service.FAILED,

@@ -159,7 +159,8 @@ def _ready(snapshot: Snapshot, _wall: Wall) -> list[Message]:
 def _failed(snapshot: Snapshot, wall: Wall) -> list[Message]:
     finding = snapshot.finding
     assert finding is not None
-    parts = [finding.message, *_tries(snapshot)]
+    # With an active engine it is the engine that failed, whatever was tried for the next one.
+    parts = [finding.message, *(_tries(snapshot) if snapshot.active is None else ())]
     due = snapshot.due(RestartDue)
     # A port is looked at every few seconds: its sentence says so, and a time would change as often.
     if due is not None and finding.reason != PORT_TAKEN:
@@ -199,9 +200,10 @@ def _progress(base: str, progress: Progress | None, model: str) -> Message:
         "total": f"{progress.total / 1e9:.1f}",
         "percent": percent,
     }
-    if progress.speed is None:
+    if not progress.speed:
         return Message.of("DownloadingSize", **size)
-    size["speed"] = round(progress.speed / 1e6)
+    speed = progress.speed / 1e6
+    size["speed"] = round(speed) if speed >= 9.95 else f"{speed:.1f}"
     if minutes is None:
         return Message.of("DownloadingSpeed", **size)
     return Message.of("DownloadingTime", **size, minutes=minutes)

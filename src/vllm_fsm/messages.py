@@ -70,6 +70,10 @@ ENGLISH: Final[dict[str, str]] = {
     "HubRateLimited": "The hub {host} answers that there were too many requests. A HuggingFace token raises the limit.",
     "HubError": "The hub {host} answers with an error (HTTP {status}). It usually passes by itself.",
     "NotAHub": "What answers at {host} is no model hub. Check HF_ENDPOINT.",
+    "HubSettingsWrong": (
+        "No hub can be asked with these settings ({error}). Check HF_ENDPOINT, HTTP_PROXY and its like, and "
+        "SSL_CERT_FILE."
+    ),
     "HubForbids": "The hub {host} refuses access to {repo}. Check the rights of your HuggingFace token.",
     "TokenRefused": "The hub {host} does not accept the HuggingFace token. Set a valid HF_TOKEN, or none.",
     "GatedRepo": (
@@ -89,8 +93,12 @@ ENGLISH: Final[dict[str, str]] = {
         "{repo} is not complete in the cache, and HF_HUB_OFFLINE forbids to download it. Remove that variable."
     ),
     "DiskFull": (
-        "{repo} needs {needed} GB more and {free} GB are free on its volume. Other models in the cache take up "
-        '{other} GB: "Delete Model Cache" frees them.'
+        "{repo} needs {needed} GB more. {free} GB are free on its volume, of which {spare} GB are kept free. Models in "
+        'the cache that are not in use take up {other} GB: "Delete Model Cache" frees them.'
+    ),
+    "VolumeTooSmall": (
+        "{repo} needs {needed} GB more. {free} GB are free on its volume, of which {spare} GB are kept free. The cache "
+        "holds no model that is not in use: free some room, or choose a smaller model."
     ),
     "VolumeFull": 'The volume of the models is full. "Delete Model Cache" frees room.',
     "CacheNotWritable": "The model cache cannot be written ({error}: {path}). Check its volume and permissions.",

@@ -92,4 +92,4 @@ def test_a_controller_without_room_tries_again_after_a_deletion(controller, hub,
     assert json.loads(capsys.readouterr().out)["retry"] is True
     controller.says("request", kind="retry")
     controller.says("transition", trigger="RetryRequested")
-    controller.until("Failed", also=lambda health: health["reason"] == "DiskFull")
+    controller.until("Failed", also=lambda health: health["reason"] == "VolumeTooSmall")

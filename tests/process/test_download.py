@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import os
 import random
 import signal
 import subprocess
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +23,7 @@ from support.fake_hub import FakeHub
 from support.volume import mount, on_volume
 from support.wait import await_for
 from vllm_fsm.core import events
-from vllm_fsm.core.snapshot import Finding
+from vllm_fsm.core.snapshot import Finding, Target
 from vllm_fsm.messages import text
 from vllm_fsm.weights.hub_cache import PIECE, RepoFolder
 
@@ -220,6 +222,8 @@ def test_two_commits_side_by_side(hub: FakeHub, models: Path) -> None:
         moved = await asyncio.to_thread(_commit, hub, "org/model")
         assert moved != commit
         assert isinstance(await rig.fetches("org/model", "--revision", moved), events.WeightsComplete)
+        last = next(event for event in reversed(rig.events) if isinstance(event, events.DownloadProgressed)).progress
+        assert (last.done, last.files_done) == (last.total, last.files), "what was there already counts as well"
         assert isinstance(await rig.checks("org/model", "--revision", moved), events.WeightsComplete)
         assert isinstance(await rig.checks("org/model", "--revision", commit or ""), events.WeightsComplete)
         assert hub.sent() - again["sent"] < 1000, "only what differs is fetched"
@@ -245,6 +249,29 @@ def test_the_library_fetches_by_itself_where_xet_is_asked_for(hub: FakeHub, mode
         assert isinstance(await rig.checks("org/model"), events.WeightsComplete)
 
     play(scenario, hub, models, xet=True)
+
+
+def test_the_library_at_work_is_no_silence(hub: FakeHub, models: Path) -> None:
+    hub.repo("org/model", size_mb=50)
+    hub.bandwidth(10 * MIB)  # the library writes 10 MB at a time
+
+    async def scenario(rig: Rig) -> None:
+        rig.start("org/model")
+        await rig.moves(8 * MIB)
+        (partial,) = partials(models)
+        ours = models / "models--org--model/blobs" / f"{partial.partition('.')[0]}.incomplete"
+        assert (await rig.ending()).offline
+        shown = [event.progress for event in rig.events if isinstance(event, events.DownloadProgressed)]
+        assert len({progress.done for progress in shown}) > 3
+        assert (shown[-1].done, shown[-1].files_done) == (shown[-1].total, shown[-1].files)
+        # A partial file of ours is of no use to it, and belongs to nothing when it is done.
+        ours.with_suffix("").unlink()
+        ours.write_bytes(bytes(MIB))
+        hub.bandwidth(0)
+        assert isinstance(await rig.fetches("org/model"), events.WeightsComplete)
+
+    play(scenario, hub, models, xet=True, silence=2.5)
+    assert partials(models) == []
 
 
 # --- resumed ---------------------------------------------------------------------------------------------------------
@@ -441,6 +468,26 @@ def test_a_cancelled_download_ends_at_once_and_says_nothing_more(hub: FakeHub, m
     play(scenario, hub, models)
 
 
+def test_a_change_of_mind_at_any_moment_leaves_nothing(hub: FakeHub, models: Path) -> None:
+    """Cancelled before its first step, between the child's birth and its first word, and later."""
+    hub.repo("org/model", size_mb=10)
+    hub.bandwidth(MIB)
+
+    async def scenario(rig: Rig) -> None:
+        for turns in range(12):
+            rig.start("org/model")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            rig.downloader.cancel(None)  # type: ignore[arg-type]
+            await rig.downloader.close()
+            assert rig.children() == [], f"cancelled after {turns} turns"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        play(scenario, hub, models)
+        gc.collect()
+
+
 def test_the_child_ends_with_the_controller(hub: FakeHub, models: Path) -> None:
     hub.repo("org/model", size_mb=40)
     hub.bandwidth(5 * MIB)
@@ -509,6 +556,16 @@ def test_a_token_opens_a_gated_repository(hub: FakeHub, models: Path) -> None:
     play(scenario, hub, models)
 
 
+def test_a_token_under_its_older_name_counts(hub: FakeHub, models: Path) -> None:
+    hub.repo("org/granted", gated=True)
+
+    async def scenario(rig: Rig) -> None:
+        ended = await rig.fetches("org/granted", HUGGING_FACE_HUB_TOKEN=TOKEN)
+        assert isinstance(ended, events.WeightsComplete), ended
+
+    play(scenario, hub, models)
+
+
 def test_a_token_in_the_arguments_counts(hub: FakeHub, models: Path) -> None:
     hub.repo("org/granted", gated=True)
 
@@ -561,6 +618,21 @@ def test_a_hub_that_does_not_answer_as_it_should(
     play(scenario, hub, models, silence=20.0)
 
 
+def test_a_read_that_hangs_does_not_hide_why_another_file_failed(hub: FakeHub, models: Path) -> None:
+    hub.repo("org/model", shards=2)
+    hub.faults(
+        {"match": "GET .*00001-of-00002", "action": "delay", "seconds": 60},
+        {"match": "GET .*00002-of-00002", "action": "status", "status": 403, "body": "{}"},
+    )
+
+    async def scenario(rig: Rig) -> None:
+        began = time.monotonic()
+        assert (await rig.fails("org/model")).reason == "HubForbids"
+        assert time.monotonic() - began < 8.0
+
+    play(scenario, hub, models, silence=30.0)
+
+
 def test_a_hub_that_is_down_or_unknown(hub: FakeHub, models: Path) -> None:
     hub.stop()
 
@@ -577,7 +649,7 @@ def test_a_hub_that_is_down_or_unknown(hub: FakeHub, models: Path) -> None:
 
 def test_wrong_bytes_are_thrown_away(hub: FakeHub, models: Path) -> None:
     hub.repo("org/model", size_mb=5)
-    hub.faults({"match": r"GET .*model\.safetensors$", "action": "corrupt", "after_bytes": MIB, "times": 1})
+    hub.faults({"match": r"GET .*model\.safetensors$", "action": "corrupt", "after_bytes": MIB, "times": 2})
 
     async def scenario(rig: Rig) -> None:
         ended = await rig.fetches("org/model")
@@ -585,7 +657,10 @@ def test_wrong_bytes_are_thrown_away(hub: FakeHub, models: Path) -> None:
             ended.finding.message, permanent=False, evidence="WrongContent: model.safetensors"
         )
         assert text(ended.finding.message).startswith("model.safetensors of org/model arrived with a wrong checksum.")
-        assert not ended.moved, "bytes that are worth nothing renew no patience"
+        assert ended.moved, "the other files came"
+        again = await rig.fetches("org/model")
+        assert again.finding == ended.finding
+        assert not again.moved, "bytes that are worth nothing renew no patience"
         assert isinstance(await rig.checks("org/model"), events.WeightsMissing)
         assert isinstance(await rig.fetches("org/model"), events.WeightsComplete)
 
@@ -642,6 +717,25 @@ def test_a_model_that_does_not_fit_is_not_begun(hub: FakeHub, tmp_path: Path) ->
     assert hub.sent("large") < MIB
 
 
+def test_what_is_in_use_is_not_offered_for_deletion(hub: FakeHub, tmp_path: Path) -> None:
+    hub.repo("org/small", size_mb=8)
+    hub.repo("org/tokens")
+    hub.repo("org/large", size_mb=60)
+    serving: list[Target] = []
+
+    async def scenario(rig: Rig) -> None:
+        assert isinstance(await rig.fetches("org/small"), events.WeightsComplete)
+        serving.append(rig.target("org/small"))
+        finding = await rig.fails("org/large", "--tokenizer", "org/tokens")
+        assert (finding.reason, finding.permanent) == ("VolumeTooSmall", True)
+        assert text(finding.message).startswith(
+            "org/large needs 0.1 GB more. 0.0 GB are free on its volume, of which 0.0 GB are kept free."
+        )
+
+    with small_volume(tmp_path / "volume", 50) as volume:
+        play(scenario, hub, volume / "models", spare=2 * MIB, serving=lambda: serving[0] if serving else None)
+
+
 def test_a_volume_that_fills_up_meanwhile_keeps_its_spare_room(hub: FakeHub, tmp_path: Path) -> None:
     hub.repo("org/model", size_mb=40)
     hub.bandwidth(10 * MIB)
@@ -652,8 +746,9 @@ def test_a_volume_that_fills_up_meanwhile_keeps_its_spare_room(hub: FakeHub, tmp
         ballast = rig.models.parent / "ballast"
         ballast.write_bytes(bytes(40 * MIB))
         ended = await rig.ending()
-        assert ended.finding.reason == "DiskFull"
+        assert ended.finding.reason == "VolumeTooSmall"
         assert ended.moved
+        assert float(dict(ended.finding.message.params)["needed"]) > 0, "what is left to fetch"
         free = os.statvfs(rig.models)
         assert free.f_bavail * free.f_frsize > 2 * MIB, "stopped before the volume was full"
         ballast.unlink()
@@ -662,6 +757,16 @@ def test_a_volume_that_fills_up_meanwhile_keeps_its_spare_room(hub: FakeHub, tmp
 
     volume = tmp_path / "volume"
     on_volume(volume, 64, lambda: play(scenario, hub, volume / "models", spare=8 * MIB))
+
+
+def test_a_cache_that_cannot_be_made(hub: FakeHub, tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        finding = await rig.fails("org/model")
+        assert (finding.reason, finding.permanent) == ("CacheNotWritable", True)
+
+    with small_volume(tmp_path / "volume", 16) as volume:
+        subprocess.run(["mount", "-o", "remount,ro", str(volume)], check=True)
+        play(scenario, hub, volume / "models")
 
 
 def test_a_cache_on_a_read_only_volume(hub: FakeHub, tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def test_what_is_downloaded_is_needed():
 
 
 @pytest.mark.parametrize(
-    ("reason", "lacks"), [("DiskFull", True), ("VolumeFull", True), ("HubUnreachable", False), (None, False)]
+    ("reason", "lacks"),
+    [("DiskFull", True), ("VolumeTooSmall", True), ("VolumeFull", True), ("HubUnreachable", False), (None, False)],
 )
 def test_who_lacks_room(reason, lacks):
     assert cache.lacks_room({"reason": reason}) is lacks

@@ -48,8 +48,7 @@ def test_an_effect_that_cannot_be_begun_comes_back_as_its_end():
 
     async def run():
         driver.take(ev.WantedChanged(1.0, target()))
-        driver.post(ev.StopRequested(1.0))
-        return await driver.run()
+        driver.settle()
 
     asyncio.run(run())
     assert said[0][0] == "effect-failed"

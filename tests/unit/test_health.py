@@ -57,6 +57,14 @@ def test_the_deadline():
             Progress("org/one", 12_300_000_000, 39_600_000_000, 85e6, 290.0),
             "Downloading org/one: 12.3 of 39.6 GB (31 %), 85 MB/s, 5 min left.",
         ),
+        (
+            Progress("org/one", 12_300_000_000, 39_600_000_000, 0.31e6),
+            "Downloading org/one: 12.3 of 39.6 GB (31 %), 0.3 MB/s.",
+        ),
+        (
+            Progress("org/one", 12_300_000_000, 39_600_000_000, 0.0),
+            "Downloading org/one: 12.3 of 39.6 GB (31 %).",
+        ),
     ],
 )
 def test_downloading_leaves_out_what_is_unknown(progress, sentence):
@@ -176,6 +184,15 @@ def test_ready_says_how_often_the_next_model_was_tried_for():
         "The hub hub.example cannot be reached. Check the network, and HF_ENDPOINT if you set it. "
         "2 attempts in a row brought nothing."
     )
+
+
+def test_a_failed_engine_says_nothing_of_attempts_for_the_next_model():
+    story = Story(download_tries=2).swapping()
+    story.happens(ev.DownloadFailed, HUB_DOWN).fires(ev.DownloadRetryDue).happens(ev.DownloadFailed, HUB_DOWN)
+    while story.crashes().state != "Failed":
+        if story.snapshot.due(ev.RestartDue):
+            story.fires(ev.RestartDue)
+    assert "attempts" not in shown(story)[1]
 
 
 def test_a_failure_at_the_first_attempt_counts_none():

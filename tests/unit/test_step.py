@@ -410,6 +410,14 @@ def test_bytes_renew_the_patience():
     assert story.state == "Downloading"
 
 
+def test_bytes_shorten_the_delay_too():
+    story = Story().wants(target()).happens(ev.WeightsMissing)
+    for _ in range(6):
+        story.happens(ev.DownloadFailed, HUB_DOWN).fires(ev.DownloadRetryDue)
+    story.happens(ev.DownloadFailed, HUB_DOWN, 0.0, True)
+    assert story.snapshot.due(ev.DownloadRetryDue) - story.now < 3.0
+
+
 def test_what_serves_goes_on_when_the_next_cannot_be_had():
     story = Story().swapping().happens(ev.DownloadFailed, WRONG)
     assert story.state == "Ready"
@@ -574,6 +582,17 @@ def test_the_attempts_are_counted_for_the_message():
     assert story.happens(ev.DownloadFailed, HUB_DOWN).state == "Failed"
     assert story.snapshot.fetch_tries == 3
     assert story.fires(ev.RestartDue).snapshot.fetch_tries == 0
+
+
+def test_the_attempts_of_a_download_that_is_not_wanted_any_more_are_forgotten():
+    story = Story().swapping()
+    for _ in range(3):
+        story.happens(ev.DownloadFailed, HUB_DOWN).fires(ev.DownloadRetryDue)
+    assert story.wants(target()).snapshot.fetch_tries == 0
+    given_up = Story(download_tries=2).swapping()
+    given_up.happens(ev.DownloadFailed, HUB_DOWN).fires(ev.DownloadRetryDue).happens(ev.DownloadFailed, HUB_DOWN)
+    assert given_up.snapshot.fetch_tries == 2
+    assert given_up.wants(target()).snapshot.fetch_tries == 0
 
 
 # --- the end -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from vllm_fsm.weights.needs import named
 if TYPE_CHECKING:
     from vllm_fsm.files.store import Store
 
-ROOM: Final = ("DiskFull", "VolumeFull")
+ROOM: Final = ("DiskFull", "VolumeTooSmall", "VolumeFull")
 """Reasons of a failure that more room takes away."""
 
 

@@ -77,11 +77,15 @@ def after_failure(snapshot: Snapshot, now: float, finding: Finding) -> Again | R
     return Again(min(settings.restart_longest, delay * jitter(settings.seed, snapshot.epoch)))
 
 
-def download_delay(snapshot: Snapshot, retry_after: float) -> float:
-    """Seconds until the next download attempt: growing, jittered, and never sooner than the hub asked."""
+def download_delay(snapshot: Snapshot, retry_after: float, moved: bool = False) -> float:
+    """Seconds until the next download attempt: growing, jittered, and never sooner than the hub asked.
+
+    After an attempt that `moved` they begin to grow anew.
+    """
     settings = snapshot.settings
-    delay = settings.download_first * 2.0 ** min(snapshot.fetch_tries, 20)
-    spread = min(settings.download_longest, delay) * jitter(settings.seed, snapshot.fetch + snapshot.fetch_tries)
+    tries = 0 if moved else snapshot.fetch_tries
+    delay = settings.download_first * 2.0 ** min(tries, 20)
+    spread = min(settings.download_longest, delay) * jitter(settings.seed, snapshot.fetch + tries)
     return max(spread, retry_after)
 
 

@@ -368,7 +368,6 @@ def check(turn: Turn) -> None:
     target = turn.snapshot.target
     assert target is not None
     _end_fetch(turn)
-    turn.set(fetch_tries=0)
     turn.emit(effects.CheckWeights(turn.snapshot.fetch, target))
 
 
@@ -388,9 +387,9 @@ def note_progress(turn: Turn) -> None:
 
 def wait_for_next_attempt(turn: Turn) -> None:
     """Try again after a growing, jittered delay."""
-    tries = 0 if turn.event.moved else turn.snapshot.fetch_tries + 1
-    delay = policy.download_delay(turn.snapshot, turn.event.retry_after)
-    turn.set(fetch_tries=tries, fetch_finding=turn.event.finding)
+    event, snapshot = turn.event, turn.snapshot
+    delay = policy.download_delay(snapshot, event.retry_after, event.moved)
+    turn.set(fetch_tries=_tries(turn), fetch_finding=event.finding)
     turn.arm(events.DownloadRetryDue, delay)
 
 
@@ -406,11 +405,20 @@ def finish_fetch(turn: Turn) -> None:
 
 def end_in_failure(turn: Turn) -> None:
     """No further attempt is made; how many there were is remembered."""
-    tries = 0 if turn.event.moved else turn.snapshot.fetch_tries + 1
-    turn.set(progress=None, fetch_finding=None, fetch_tries=tries)
+    turn.set(progress=None, fetch_finding=None, fetch_tries=_tries(turn))
+
+
+def forget_tries(turn: Turn) -> None:
+    """How often was tried in vain concerns nobody any more."""
+    turn.set(fetch_tries=0)
+
+
+def _tries(turn: Turn) -> int:
+    """Count the attempts in a row that brought nothing, the one that has just failed too."""
+    return 0 if turn.event.moved else turn.snapshot.fetch_tries + 1
 
 
 def _end_fetch(turn: Turn) -> None:
     turn.cancel(events.DownloadRetryDue)
     turn.emit(effects.CancelDownload(turn.snapshot.fetch))
-    turn.set(fetch=turn.snapshot.fetch + 1, progress=None, fetch_finding=None)
+    turn.set(fetch=turn.snapshot.fetch + 1, progress=None, fetch_finding=None, fetch_tries=0)

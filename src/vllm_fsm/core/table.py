@@ -487,7 +487,8 @@ ENGINE: Final[list[Row]] = [
 
 DOWNLOAD: Final[list[Row]] = [
     row(IDLE, Command.CHECK, None, CHECKING, do.check, "another target"),
-    *ignore(IDLE, [Command.RESUME, Command.CANCEL], "nothing is under way"),
+    row(IDLE, Command.CANCEL, None, IDLE, do.forget_tries, "not wanted any more: what was given up is forgotten"),
+    *ignore(IDLE, [Command.RESUME], "nothing is under way"),
     *ignore(
         IDLE,
         [ev.WeightsComplete, ev.WeightsMissing, ev.DownloadProgressed, ev.DownloadFailed],

@@ -180,6 +180,19 @@ class RepoFolder:
             return entry.size
         return min(entry.size, _size(self.partial(entry)) or 0)
 
+    def written(self, wanted: Mapping[str, int]) -> int:
+        """Return how many bytes lie here of the blobs `wanted` (etag → size), in the partial files of others too."""
+        total = 0
+        with suppress(OSError), os.scandir(self.blobs) as blobs:
+            for blob in blobs:
+                size = wanted.get(blob.name.partition(".")[0])
+                with suppress(OSError):  # it became complete this moment
+                    status = blob.stat(follow_symlinks=False)
+                    # What is made long at once and filled later counts by what was filled.
+                    there = status.st_size if blob.name in wanted else min(status.st_size, status.st_blocks * 512)
+                    total += 0 if size is None else min(size, there)
+        return total
+
     def read(self, commit: str, path: str, limit: int = 64 * 1024 * 1024) -> bytes | None:
         """Return the file's content, None if it cannot be read or is larger than `limit` bytes."""
         try:
@@ -280,6 +293,14 @@ class RepoFolder:
             path = self.ref(listing.revision)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             _write(path, listing.commit)
+
+    def discard(self, entry: Entry) -> int:
+        """Remove what is there of a partial blob of ours; return how many bytes that were."""
+        size = _size(self.partial(entry), follow=False)
+        if size is None:
+            return 0
+        os.unlink(self.partial(entry))
+        return min(entry.size, size)
 
     def sweep(self) -> int:
         """Remove partial files that belong to nothing any more; return how many."""

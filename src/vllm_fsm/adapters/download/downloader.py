@@ -10,16 +10,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from vllm_fsm.adapters.download.speed import Speed
+from vllm_fsm.adapters.download.speed import Speed, time_left
 from vllm_fsm.arguments import reserved_name
 from vllm_fsm.core import effects, events
 from vllm_fsm.core.snapshot import Finding, Message, Progress, Target
 from vllm_fsm.weights.completeness import look
-from vllm_fsm.weights.needs import Needs, needs
+from vllm_fsm.weights.names import folder_of
+from vllm_fsm.weights.needs import Needs, named, needs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +36,9 @@ LONGEST_LINE = 1 << 16
 COMPLAINT = 2000
 """Characters of a line that are logged of what the child says besides, such as a warning of huggingface_hub."""
 
-_PASSED_ON = re.compile(r"HF_.*|.*_proxy|SSL_CERT_(?:FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE", re.IGNORECASE)
+_PASSED_ON = re.compile(
+    r"HF_.*|HUGGING_FACE_HUB_TOKEN|.*_proxy|SSL_CERT_(?:FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE", re.IGNORECASE
+)
 """The target's variables that concern the hub and the way to it; its other secrets are not the child's business."""
 _NOT_FOR_US = frozenset({"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_ENABLE_HF_TRANSFER"})
 
@@ -48,6 +52,7 @@ class Downloader:
         xet: leave transfers to huggingface_hub, which speaks Xet.
         redact: takes secrets out of a text.
         spare: bytes to leave free on the volume.
+        serving: returns what an engine runs or starts with, whose files are in use.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Downloader:
         xet: bool = False,
         redact: Callable[[str], str] = str,
         spare: int = SPARE,
+        serving: Callable[[], Target | None] = lambda: None,
     ) -> None:
         self._post = post
         self._clock = clock
@@ -70,6 +76,7 @@ class Downloader:
         self._xet = xet
         self._redact = redact
         self._spare = spare
+        self._serving = serving
         self._work: asyncio.Task[None] | None = None
         self._ended: set[asyncio.Task[None]] = set()
 
@@ -82,11 +89,12 @@ class Downloader:
             # Nothing to be looked for: a start from a local directory waits for no thread.
             self._post(events.WeightsComplete(self._clock(), effect.fetch, note=wanted.unresolved))
             return
-        self._begin(self._check(effect.fetch, wanted), effect.fetch)
+        self._begin(lambda: self._check(effect.fetch, wanted), effect.fetch)
 
     def start(self, effect: effects.StartDownload) -> None:
         """Fetch → DownloadProgressed …, then WeightsComplete or DownloadFailed."""
-        self._begin(self._fetch(effect.fetch, effect.target, self._needs(effect.target)), effect.fetch)
+        wanted = self._needs(effect.target)
+        self._begin(lambda: self._fetch(effect.fetch, effect.target, wanted), effect.fetch)
 
     def cancel(self, _effect: effects.CancelDownload) -> None:
         """Kill what is under way; what was fetched stays."""
@@ -106,7 +114,7 @@ class Downloader:
     def _needs(self, target: Target) -> Needs:
         return needs(target, inherited=os.environ)
 
-    def _begin(self, work: Any, fetch: int) -> None:
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]], fetch: int) -> None:
         """Do `work` when what was begun before has ended: two children would be in each other's way."""
         before = tuple(self._ended)
 
@@ -114,9 +122,9 @@ class Downloader:
             if before:
                 await asyncio.wait(before)
             try:
-                await work
+                await work()
             except Exception as error:
-                self._fail(fetch, Finding.of("DownloadFailed", error=f"{type(error).__name__}: {error}"))
+                self._fail(fetch, Finding.of("DownloadFailed", error=self._redact(f"{type(error).__name__}: {error}")))
 
         self._drop()
         self._work = asyncio.get_running_loop().create_task(do())
@@ -138,10 +146,13 @@ class Downloader:
     # --- fetching ----------------------------------------------------------------------------------------------------
 
     async def _fetch(self, fetch: int, target: Target, wanted: Needs) -> None:
-        os.makedirs(self._models, exist_ok=True)
         attempt = _Attempt(fetch, self._clock)
         given = environment(os.environ, target, wanted, models=self._models, xet=self._xet)
-        async with _Child(self._order(wanted), given) as child:
+        if not _is_address(given.get("HF_ENDPOINT", "https://huggingface.co")):
+            error = "HF_ENDPOINT is no address that begins with https:// or http://"
+            self._fail(fetch, Finding.of("HubSettingsWrong", permanent=True, error=error))
+            return
+        async with _Child(self._order(target, wanted), given) as child:
             ending = await self._listen(child.lines, attempt)
             if ending is None:
                 finding = Finding.of("DownloadStalled", repo=attempt.repo, seconds=round(self._silence))
@@ -149,12 +160,14 @@ class Downloader:
             else:
                 await self._conclude(attempt, wanted, ending, await child.status())
 
-    def _order(self, wanted: Needs) -> dict[str, Any]:
+    def _order(self, target: Target, wanted: Needs) -> dict[str, Any]:
         repos = [asdict(repo) | {"role": repo.role.value} for repo in wanted.repos]
+        in_use = [named(each) for each in (target, self._serving()) if each is not None]
         return {
             "parent": os.getpid(),
             "models": os.fspath(self._models),
             "repos": repos,
+            "kept": sorted(folder_of(repo) for repo in frozenset[str]().union(*in_use)),
             "silence": self._silence,
             "spare": self._spare,
             "xet": self._xet,
@@ -174,14 +187,17 @@ class Downloader:
                 if self._clock() - attempt.moved_at < self._silence:
                     continue
                 return None
+            except ValueError:  # too long for one of ours
+                self._log("fetcher-said", text="…")
+                continue
             if not line:
                 return {}
-            if not line.startswith(b"{"):
-                self._log("fetcher-said", text=self._redact(line.decode("utf-8", "replace").strip()[:COMPLAINT]))
+            said = _word(line)
+            if said is None:
+                self._log("fetcher-said", text=self._redact(line.decode("utf-8", "replace").strip())[:COMPLAINT])
                 continue
-            said = json.loads(line)
             if "progress" not in said:
-                return dict(said)
+                return said
             progress = attempt.take(said["progress"])
             if progress is not None:
                 self._post(events.DownloadProgressed(self._clock(), attempt.fetch, progress))
@@ -205,8 +221,7 @@ class Downloader:
             }
             message = Message.of(blame["reason"], **params)
             finding = Finding(message, blame["permanent"], self._redact(blame["evidence"]))
-            moved = attempt.moved and blame["reason"] != "ChecksumWrong"
-            self._fail(attempt.fetch, finding, blame["retry_after"], moved)
+            self._fail(attempt.fetch, finding, blame["retry_after"], attempt.moved)
         else:
             finding = Finding.of("FetcherEnded", status=_named(status))
             self._fail(attempt.fetch, finding, moved=attempt.moved)
@@ -237,7 +252,11 @@ class _Child:
     async def __aenter__(self) -> _Child:
         loop = asyncio.get_running_loop()
         said = asyncio.StreamReaderProtocol(self.lines)
-        self._pipe, _ = await loop.connect_read_pipe(lambda: said, self._process.stdout)
+        try:
+            self._pipe, _ = await loop.connect_read_pipe(lambda: said, self._process.stdout)
+        except BaseException:  # cancelled: the loop closes the pipe
+            await self._end()
+            raise
         return self
 
     async def status(self) -> int:
@@ -245,8 +264,11 @@ class _Child:
         return await asyncio.to_thread(self._process.wait)
 
     async def __aexit__(self, *_: object) -> None:
-        self._process.kill()
         self._pipe.close()
+        await self._end()
+
+    async def _end(self) -> None:
+        self._process.kill()
         # Its locks and its memory are free when it is reaped.
         await asyncio.shield(self.status())
 
@@ -257,28 +279,27 @@ class _Attempt:
     def __init__(self, fetch: int, clock: Clock) -> None:
         self.fetch = fetch
         self.moved = False
-        """It brought new bytes."""
+        """It brought new bytes, more than had to be thrown away."""
         self.moved_at = clock()
         """When something last moved, monotonic."""
         self.repo = ""
         self._clock = clock
         self._speed = Speed()
-        self._seen: tuple[object, ...] = ()
+        self._seen: Mapping[str, Any] = {}
 
     def take(self, said: Mapping[str, Any]) -> Progress | None:
         """Take one report; return what it means when it says something new."""
         self.repo = said["repo"]
         now = self._clock()
         self._speed.feed(now, said["received"])
-        seen = (said["repo"], said["done"], said["received"], said["hashed"], said["files_done"], said["total"])
-        if seen == self._seen:
+        if said == self._seen:
             return None
-        self._seen = seen
+        self._seen = said
         self.moved_at = now
-        self.moved = self.moved or said["received"] > 0
+        self.moved = said["received"] > said["lost"]
         total, speed = said["total"], self._speed.value
         done = said["done"] if total is None else max(0, min(said["done"], total))
-        eta = (total - done) / speed if total is not None and speed else None
+        eta = None if total is None else time_left(total - done, speed)
         return Progress(said["repo"], done, total, speed, eta, said["files_done"], said["files"])
 
 
@@ -299,6 +320,24 @@ def environment(
         "PYTHONUNBUFFERED": "1",
     }
     return inherited | passed | token | fixed
+
+
+def _is_address(endpoint: str) -> bool:
+    """Whether a hub can be asked there; huggingface_hub does not even load with some that are none."""
+    try:
+        address = urlsplit(endpoint)
+        return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:
+        return False
+
+
+def _word(line: bytes) -> dict[str, Any] | None:
+    """Read a line in our own words; None when it is something else, such as a warning of huggingface_hub."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and said.keys() & {"progress", "complete", "failed"} else None
 
 
 def _named(status: int) -> str:

@@ -10,6 +10,15 @@ SOONEST = 2.0
 """Seconds of a download before its speed means anything."""
 
 
+LONGEST = 30 * 24 * 3600.0
+"""Seconds; what would take longer stands still, as while an earlier part is read again."""
+
+
+def time_left(missing: int, speed: float | None) -> float | None:
+    """Return the seconds that `missing` bytes take at `speed`, None where that means nothing."""
+    return missing / speed if speed and missing < speed * LONGEST else None
+
+
 class Speed:
     """Fed with the time and the bytes so far; `value` in bytes per second, None before it means anything."""
 

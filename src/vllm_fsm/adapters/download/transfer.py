@@ -66,9 +66,9 @@ class Transfer:
                 self._fill(file, entry)
                 os.fsync(file)
                 os.replace(self._folder.partial(entry), blob)
-            self._meter.add(files=len(entries))
         for each in entries:
             self._folder.link(self._commit, each)
+        self._meter.add(files=len(entries))
 
     @contextmanager
     def _partial(self, entry: Entry) -> Iterator[int]:
@@ -122,7 +122,7 @@ class Transfer:
 
     def _throw_away(self, file: int, entry: Entry, done: int) -> None:
         os.ftruncate(file, 0)
-        self._meter.add(lost=done)
+        self._meter.add(lost=min(done, entry.size))
         raise WrongContent(entry.path)
 
     def _go_on(self) -> None:
