@@ -235,6 +235,7 @@ ENGLISH: Final[dict[str, str]] = {
     "PresetHardwareUnknown": "It could not be found out which GPUs there are.",
     "PresetNeedsGpu": "Needs a GPU that is known here, and there is none.",
     "PresetOtherHardware": "No build of it is known for {tier}.",
+    "PresetNeedsFile": "Needs the file {path}, which is not there; vLLM's images bring it.",
     "PresetSpread": "It is spread over {devices} GPUs, which was not tried on hardware.",
     "PresetInvalid": "Ignoring {file}: {field} must be {expected}. Correct it; the built-in presets stay.",
     # --- why an action was refused ---

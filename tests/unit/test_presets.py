@@ -80,6 +80,15 @@ def test_hardware_without_a_build() -> None:
     assert says(offers("nvidia-older", 80)["gemma4-26b-a4b"]) == "No build of it is known for nvidia-older."
 
 
+def test_a_chat_template_must_be_there() -> None:
+    found = fit(NINE, Capacity("nvidia-older", 80), lambda _: False)
+    missing = {offer.preset.id: says(offer) or "" for offer in found if offer.reason and offer.model}
+    assert set(missing) == {"llama-33-70b", "gemma4-31b"}
+    named = "/vllm-workspace/examples/tool_chat_template_llama3.2_json.jinja"
+    assert missing["llama-33-70b"] == f"Needs the file {named}, which is not there; vLLM's images bring it."
+    assert all(offer.reason is None or not offer.arguments for offer in found)
+
+
 def test_amd_without_fp8_is_offered_no_fp8_build() -> None:
     assert all(offer.reason is None for offer in offers("amd", 192).values())
     without = offers("amd", 192, fp8=False)

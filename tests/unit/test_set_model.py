@@ -256,6 +256,16 @@ def test_a_preset_that_is_not_there_or_does_not_fit(service):
     assert refused(service, Choice("llama-33-70b")) == [("selection", "PresetNeedsMemory", None)]
 
 
+@pytest.mark.parametrize("machine", ["rtx4090-rtx3060", "rtx4090-x2", "h200-x8", "b200", "mi300x-x8", "gb10"])
+def test_what_is_offered_can_be_chosen(tmp_path, machine):
+    service = Service(tmp_path, machine=machine)
+    offers, _ = offered(service.site, service.site.detect())
+    ids = [offer.preset.id for offer in offers if offer.reason is None]
+    assert ids
+    for id_ in ids:
+        assert choose(service.site, Choice(id_), dry=True).dry
+
+
 def test_a_preset_of_ones_own_is_checked_too(service):
     config = {"args": ["org/mine", "--frobnicate"], "minMemoryGB": 8, "contextByMemory": []}
     own = {"id": "mine", "displayName": "Mine", "configs": {"nvidia-older": config}}

@@ -136,7 +136,7 @@ def offered(site: Site, machine: Machine) -> tuple[tuple[Offer, ...], tuple[Prob
     """Return what becomes of each preset on `machine`, and what is wrong with the hardware or the file of presets."""
     presets, wrong = load(site.config.data)
     problems = () if machine.complete else machine.notes
-    return fit(presets, Capacity.of(machine)), tuple(map(Problem, (*problems, *((wrong,) if wrong else ()))))
+    return fit(presets, Capacity.of(machine), os.path.exists), tuple(map(Problem, (*problems, *((wrong,) if wrong else ()))))
 
 
 def last_choice(site: Site) -> Choice:

@@ -31,12 +31,13 @@ def main(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"vllm-fsm presets: {error}", file=sys.stderr)
         return USAGE
+    here = capacity is None
     if capacity is None:
         machine = detect(os.environ, Build(arguments.build) if arguments.build else None)
         capacity = Capacity.of(machine)
         failed = () if machine.complete else machine.notes
     presets, wrong = load(arguments.data)
-    offers = fit(presets, capacity)
+    offers = fit(presets, capacity, os.path.exists) if here else fit(presets, capacity)
     shown = [offer for offer in offers if arguments.all or offer.reason is None]
     if arguments.json:
         print(json.dumps(document(capacity, offers, shown, wrong), ensure_ascii=False, indent=2))
