@@ -67,7 +67,7 @@ def check(
 
 def _unusable(arguments: Sequence[str], environment: Sequence[tuple[str, str]]) -> tuple[Complaint, ...]:
     problem = effective(arguments, environment).problem
-    return () if problem is None else (Complaint(Severity.ERROR, problem.message),)
+    return () if problem is None else (error("ArgumentsUnusable", None, **dict(problem.message.params)),)
 
 
 def _reserved(arguments: Sequence[str]) -> Iterable[Complaint]:

@@ -239,6 +239,7 @@ ENGLISH: Final[dict[str, str]] = {
     "PresetSpread": "It is spread over {devices} GPUs, which was not tried on hardware.",
     "PresetInvalid": "Ignoring {file}: {field} must be {expected}. Correct it; the built-in presets stay.",
     # --- why an action was refused ---
+    "PresetNotOffered": 'The preset {name} cannot be chosen here; "vllm-fsm presets" lists those that can.',
     "PresetUnknown": (
         'There is no preset {name}; "vllm-fsm presets --all" lists them. Custom arguments take any other model.'
     ),
@@ -251,6 +252,14 @@ ENGLISH: Final[dict[str, str]] = {
     "ModelHasBlanks": "The model's name {model} has a blank in it, which no name on the hub has; remove it.",
     "VariableWithoutValue": "Environment variable {number} has no value; write NAME=VALUE.",
     "TokenFileUnusable": "The token cannot be read from {path}; name a file that holds nothing else.",
+    "SecretMasked": (
+        "*** at character {character} stands for a secret that was not shown; write it out, or leave the arguments as "
+        "they were."
+    ),
+    "SecretInArguments": (
+        "A secret stands in the arguments, where every program on this machine can read it; give it as a variable "
+        "instead, for the hub as HF_TOKEN."
+    ),
     "ValueNotStored": "Environment variable {number} has *** for its value, and none is stored; write it out.",
     "TokenUnusable": "The HuggingFace token has a blank or another character that no token has; copy it again.",
     "ActionUnknown": "There is no action {name}; there are {known}.",
@@ -269,6 +278,7 @@ ENGLISH: Final[dict[str, str]] = {
     "InputFieldMissing": "{field} is missing.",
     "KeyNotMade": "There is no API key yet, and the running controller does not make one; see its health.",
     # --- what is said of arguments before a start. Values are quoted already, or only their length is told ---
+    "ArgumentsUnusable": "The arguments cannot be used: {detail}.",
     "ArgumentReserved": "{argument} is set by the service itself, or would change how it is reached; remove it.",
     "VariableReserved": "The variable {name} is set by the service itself; remove it.",
     "VariableNameUnusable": (
@@ -287,7 +297,7 @@ ENGLISH: Final[dict[str, str]] = {
     "FlagTakesNoPath": "{flag} takes no JSON path; what is behind the dot becomes part of a JSON text.",
     "PathNeedsValue": "{flag} with a JSON path needs a value; write it as in --flag.path=value.",
     "NumberLooksLikeFlag": "vLLM takes {value} for a flag; write it behind an equals sign, as in --flag={value}.",
-    "ArgumentExtra": "{argument} belongs to no flag; only the model's name stands by itself.",
+    "ArgumentExtra": "{argument} belongs to no flag; only the model's name stands by itself, and has no blanks.",
     "ArgumentExtraMeant": "{argument} belongs to no flag; perhaps {meant} was meant.",
     "ValueNoInteger": "{flag} takes a whole number, not {value}.",
     "ValueNoNumber": "{flag} takes a number, not {value}.",

@@ -8,10 +8,10 @@ import pytest
 from support import machines
 from support.site import KNOWN, Service
 from vllm_fsm.actions.problems import Problem
-from vllm_fsm.actions.selection import Choice, choose, offered
+from vllm_fsm.actions.selection import Choice, choose
 from vllm_fsm.cli import get_api_credentials, guide, key, main, refusal, rotate_api_key, set_model
 from vllm_fsm.core.snapshot import Message
-from vllm_fsm.presets import CUSTOM
+from vllm_fsm.presets import CUSTOM, Capacity, built_in, fit
 
 TOKEN = "hf_" + "aB3" * 11
 
@@ -49,8 +49,11 @@ def test_set_model_as_json_is_the_machine_forms_answer(service, capsys):
     answer = json.loads(capsys.readouterr().out)
     assert answer["result"]["serveEnv"] == ["CUDA_VISIBLE_DEVICES"]
     assert main(["set-model", "llama-33-70b", "--json"]) == 2
-    (error,) = json.loads(capsys.readouterr().out)["errors"]
-    assert (error["field"], error["message"]) == ("selection", "Needs 44 GiB, has 24.")
+    errors = json.loads(capsys.readouterr().out)["errors"]
+    assert [(error["field"], error["message"]) for error in errors] == [
+        ("selection", "Needs 44 GiB, has 24."),
+        ("selection", 'The preset llama-33-70b cannot be chosen here; "vllm-fsm presets" lists those that can.'),
+    ]
 
 
 def test_set_model_refuses_with_the_place(service, capsys):
@@ -130,8 +133,8 @@ def test_colours_only_where_asked(service):
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_the_choices_fold_and_are_numbered(service, columns):
-    machine = machines.load("rtx4090-rtx3060").machine()
-    fitting = [offer for offer in offered(service.site, machine)[0] if offer.reason is None]
+    offers = fit(built_in(), Capacity.of(machines.load("rtx4090-rtx3060").machine()))
+    fitting = [offer for offer in offers if offer.reason is None]
     plain = guide.lines(fitting, 9, "qwen3-30b-a3b", columns)
     assert max(map(len, plain)) <= columns
     assert plain[0].startswith(" 1  Qwen3 30B-A3B")

@@ -136,10 +136,19 @@ def test_the_result_of_set_model(action):
             "dryRun": False,
             "serveArgs": ["org/name", "--hf-token", "***"],
             "serveEnv": [],
-            "notes": [],
+            "notes": answer["result"]["notes"],
             "aside": None,
         },
     }
+
+
+def test_a_token_among_the_arguments_is_in_no_form(action):
+    answer = action.run("set-model", selection="custom", customArgs=f"org/name --hf-token {TOKEN}")
+    assert [note["code"] for note in answer["result"]["notes"]] == ["SecretInArguments"]
+    form = action("form", "set-model")
+    assert TOKEN not in json.dumps(form)
+    values = {id_: field["value"] for id_, field in fields(form).items()}
+    assert action.run("set-model", **values)["result"]["changed"] is False
 
 
 def test_a_vanished_preset_is_no_value(action):
@@ -168,6 +177,7 @@ def test_a_driver_that_does_not_answer_is_noted(action):
     assert action.refused("run", "set-model", "--input", '{"selection": "qwen3-30b-a3b"}') == [
         ("selection", "PresetHardwareUnknown", None),
         (None, "NvmlHangs", None),
+        ("selection", "PresetNotOffered", None),
     ]
 
 
