@@ -118,7 +118,7 @@ def test_lines_fold(service, columns, monkeypatch):
         assert len(line) <= columns
     problem = Problem(Message.of("ArgumentsMissing"), "customArgs", 0)
     monkeypatch.setenv("COLUMNS", str(columns))
-    assert max(map(len, refusal.told(problem))) <= columns
+    assert max(map(len, refusal.told(problem).splitlines())) <= columns
 
 
 def test_colours_only_where_asked(service):

@@ -268,9 +268,9 @@ def test_without_a_gpu_there_is_only_custom(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_half_a_machine_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for flags in (("--tier", "amd"), ("--memory", "8")):
+    for flags in (("--tier", "amd"), ("--memory", "8"), ("--devices", "2"), ("--no-fp8",)):
         assert run(tmp_path, *flags) == 2
-        assert "only together" in capsys.readouterr().err
+        assert "--tier and --memory" in capsys.readouterr().err
     for flags in (("--tier", "intel"), ("--memory", "0"), ("--devices", "two")):
         with pytest.raises(SystemExit):
             run(tmp_path, *flags)
@@ -293,10 +293,12 @@ def test_hardware_that_does_not_answer_is_told(
     said = capsys.readouterr()
     assert said.err == "vllm-fsm: The NVIDIA driver does not answer. Restart the machine.\n"
     assert "It could not be found out which GPUs there are." in said.out
+    assert said.out.endswith("\nWhich presets fit is not known. Choose custom arguments.\n")
 
 
-@pytest.mark.parametrize("columns", [1, 40, 60, 80, 200])
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
 def test_lines_fold(columns: int) -> None:
-    found = tuple(offers("nvidia-blackwell", 24).values())
-    words = max(len(word) for line in lines(found, found, 1000) for word in line.split())
-    assert max(len(line) for line in lines(found, found, columns)) <= max(40, columns, words + 2)
+    capacity = Capacity("nvidia-blackwell", 24)
+    found = fit(NINE, capacity)
+    words = max(len(word) for line in lines(capacity, found, found, 1000) for word in line.split())
+    assert max(len(line) for line in lines(capacity, found, found, columns)) <= max(columns, words + 2)

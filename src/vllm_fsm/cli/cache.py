@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 from vllm_fsm import cache, messages
 from vllm_fsm.actions import models
+from vllm_fsm.actions.problems import Rejected
 from vllm_fsm.cli import table
+from vllm_fsm.cli.refusal import refuse
 from vllm_fsm.cli.site import site
 from vllm_fsm.health import gb, timestamp
 
@@ -24,22 +25,13 @@ def main(arguments: argparse.Namespace) -> int:
     """Print what the cache holds; return 1 when it cannot be read."""
     try:
         found = models.listed(site(arguments))
-    except cache.Refused as refused:
-        return refuse(refused, arguments.json)
+    except Rejected as refusal:
+        return refuse(refusal, as_json=arguments.json)
     if arguments.json:
         print(json.dumps(document(found), ensure_ascii=False, indent=2))
     else:
         print("\n".join(lines(found, table.columns())))
     return 0
-
-
-def refuse(refused: cache.Refused, as_json: bool) -> int:
-    """Say why nothing was done; return the exit code."""
-    if as_json:
-        print(json.dumps({"ok": False, "error": _said(refused.message)}, ensure_ascii=False))
-    else:
-        print(f"vllm-fsm: {refused}", file=sys.stderr)
-    return 1
 
 
 def document(found: cache.Listing) -> dict[str, Any]:

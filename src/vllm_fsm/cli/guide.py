@@ -23,7 +23,7 @@ def choose(here: Site, given: Choice, *, dry: bool) -> Chosen | None:
     """Ask until something is chosen that can be served; `given` has the variables. None at the end of input."""
     offers, problems = selection.offered(here, here.detect())
     for problem in problems:
-        print(*told(problem), sep="\n", file=sys.stderr)
+        print(told(problem), file=sys.stderr)
     last = selection.last_choice(here)
     fitting = [offer for offer in offers if offer.reason is None]
     ids = [*(offer.preset.id for offer in fitting), CUSTOM]
@@ -46,7 +46,7 @@ def choose(here: Site, given: Choice, *, dry: bool) -> Chosen | None:
             return selection.choose(here, choice, dry=dry)
         except Rejected as refusal:
             for problem in refusal.problems:
-                print(*told(problem), sep="\n", file=sys.stderr)
+                print(told(problem), file=sys.stderr)
 
 
 def lines(fitting: Sequence[Offer], of: int, last: str, columns: int, colours: bool = False) -> list[str]:

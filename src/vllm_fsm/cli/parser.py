@@ -21,7 +21,7 @@ EPILOG = "Each flag can also be set as an environment variable: --run-dir is VLL
 CREDENTIALS = f"Exit codes: 0 done, 1 there is no key, or it could not be stored, 2 wrong usage. {EPILOG}"
 EPILOGS = {
     "run": "Exit codes: 0 asked to stop, 2 wrong usage, 3 another controller holds a directory, 70 a bug of ours.",
-    "delete-model-cache": f"Exit codes: 0 deleted, 1 refused or not all of it could be removed. {EPILOG}",
+    "delete-model-cache": f"Exit codes: 0 deleted, 2 refused, or not all of it could be removed. {EPILOG}",
     "hardware": f"Exit codes: 0 everything answered, 1 something did not. {EPILOG}",
     "set-model": (
         "Exit codes: 0 done, or nothing to be done; 1 it could not be stored, or nothing was chosen; 2 refused, with "
@@ -119,7 +119,7 @@ def _presets(presets: argparse.ArgumentParser) -> None:
     machine = presets.add_argument_group("another machine", "What would fit on hardware that is described here?")
     machine.add_argument("--tier", choices=[*TIERS, CPU], help="kind of hardware")
     machine.add_argument("--memory", type=_positive, metavar="GIB", help="memory of one GPU in GiB")
-    machine.add_argument("--devices", type=_positive, default=1, help="how many equal GPUs (default: 1)")
+    machine.add_argument("--devices", type=_positive, help="how many equal GPUs (default: 1)")
     machine.add_argument("--no-fp8", action="store_true", help="AMD GPUs that do not calculate in FP8")
     _json(presets)
 

@@ -86,7 +86,7 @@ def _tell(done: Chosen, here: Site, arguments: argparse.Namespace) -> int:
         print(json.dumps(form.succeeded(form.chosen(done)), ensure_ascii=False))
         return 0
     for note in done.prepared.notes:
-        print(*told(note), sep="\n", file=sys.stderr)
+        print(told(note), file=sys.stderr)
     print("\n".join(lines(done, here.running, table.columns(), table.colourful(sys.stdout))))
     return 0
 
