@@ -276,6 +276,7 @@ ENGLISH: Final[dict[str, str]] = {
     "InputNotANumber": "The input holds NaN or Infinity, which JSON does not have.",
     "InputWrongShape": "{field} must be {expected}, not {found}.",
     "InputFieldMissing": "{field} is missing.",
+    "KeyRotatable": 'The "Rotate API Key" action keeps this file aside and makes a new key.',
     "KeyNotMade": "There is no API key yet, and the running controller does not make one; see its health.",
     # --- what is said of arguments before a start. Values are quoted already, or only their length is told ---
     "ArgumentsUnusable": "The arguments cannot be used: {detail}.",

@@ -29,7 +29,7 @@ def test_set_model_says_what_is_served(service, capsys):
     variables = ("--env", "A=1", "--env", "B=x=y")
     assert main(["set-model", "--custom", "org/name --seed 1", *variables]) == 0
     assert capsys.readouterr().out == (
-        "serves  org/name --seed 1\nwith    A=… B=…\nNo controller is running; it will be followed when one is.\n"
+        "serves  org/name --seed 1\nwith    A=… B=…\nNo controller is running; the next one to start follows it.\n"
     )
     assert service.store["serveEnv"][1] == {"name": "B", "value": "x=y"}
     assert main(["set-model", "--custom", "org/name --seed 1", *variables]) == 0
@@ -176,6 +176,10 @@ def test_rotation_on_the_command_line(service, capsys):
     said = capsys.readouterr().out
     assert json.loads(file.read_text())["apiKey"] in said
     assert "credentials.json.broken-" in said
+    assert said.endswith("Clients need the new key.\n")
+    service.health = {"state": "Ready", "reason": None}
+    main(["rotate-api-key"])
+    assert "The running service starts the engine anew with it." in capsys.readouterr().out
     service.config.public.rename(service.root / "gone")
     assert main(["rotate-api-key"]) == 1
     assert "its directory does not exist" in capsys.readouterr().err

@@ -114,4 +114,4 @@ def _after(done: Chosen, running: bool) -> str:
         return "This was chosen already: nothing was written."
     if running:
         return 'The running service follows; "vllm-fsm status" shows how far it is.'
-    return "No controller is running; it will be followed when one is."
+    return "No controller is running; the next one to start follows it."
