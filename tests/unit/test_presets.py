@@ -294,6 +294,8 @@ def test_hardware_that_does_not_answer_is_told(
     assert said.err == "vllm-fsm: The NVIDIA driver does not answer. Restart the machine.\n"
     assert "It could not be found out which GPUs there are." in said.out
     assert said.out.endswith("\nWhich presets fit is not known. Choose custom arguments.\n")
+    assert run(tmp_path, "--json") == 1
+    assert [note["id"] for note in json.loads(capsys.readouterr().out)["notes"]] == ["NvmlHangs"]
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])

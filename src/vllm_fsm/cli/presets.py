@@ -16,6 +16,8 @@ from vllm_fsm.hardware.machine import Build
 from vllm_fsm.messages import text as sentence
 from vllm_fsm.presets import CPU, CUSTOM, Capacity, Offer, default, fit, load
 
+SCHEMA = 1
+
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the presets that fit, and with --all the others too; return 1 when a probe of the hardware failed."""
@@ -35,7 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
         offers = fit(presets, capacity)
     shown = [offer for offer in offers if arguments.all or offer.reason is None]
     if arguments.json:
-        print(json.dumps(document(capacity, offers, shown, wrong), ensure_ascii=False, indent=2))
+        print(json.dumps(document(capacity, offers, shown, failed, wrong), ensure_ascii=False, indent=2))
     else:
         for message in (*failed, *((wrong,) if wrong is not None else ())):
             print(table.complaint(sentence(message)), file=sys.stderr)
@@ -62,10 +64,15 @@ def described(arguments: argparse.Namespace) -> Capacity | None:
 
 
 def document(
-    capacity: Capacity, offers: Sequence[Offer], shown: Sequence[Offer], wrong: Message | None
+    capacity: Capacity,
+    offers: Sequence[Offer],
+    shown: Sequence[Offer],
+    failed: Sequence[Message],
+    wrong: Message | None,
 ) -> dict[str, Any]:
     """Return what `--json` prints."""
     return {
+        "schema": SCHEMA,
         "capacity": {
             "tier": capacity.tier,
             "memoryGiB": capacity.memory,
@@ -87,6 +94,7 @@ def document(
             }
             for offer in shown
         ],
+        "notes": [_said(message) for message in failed],
         "problem": _said(wrong),
     }
 
