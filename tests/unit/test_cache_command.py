@@ -21,8 +21,9 @@ GB = 10**9
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path, monkeypatch):
     """A data directory without a controller; three models, of which the store selects one."""
+    monkeypatch.setenv("COLUMNS", "500")
     for name in ("org/one", "org/two", "org/three"):
         keep(tmp_path / "data" / "models", name)
     (tmp_path / "data" / "store.json").write_text('{"serveArgs": ["org/one"]}')
@@ -130,7 +131,8 @@ def test_an_empty_cache_reads_aloud():
     assert command.lines(cache.Listing((), 5 * GB, 0), 80) == ["models  none", "free    5.0 GB"]
 
 
-def test_a_cache_that_cannot_be_read(tmp_path, capsys):
+def test_a_cache_that_cannot_be_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "500")
     (tmp_path / "models").write_text("")
     assert call(tmp_path, "cache") == 1
     assert "cannot be read (Not a directory" in capsys.readouterr().err

@@ -252,7 +252,10 @@ def test_the_command_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert reason["params"] == {"needs": 55, "has": 48, "used": 2, "devices": 2}
 
 
-def test_a_broken_file_is_told_beside_the_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_file_is_told_beside_the_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
     (tmp_path / NAME).write_text("{")
     assert run(tmp_path, "--tier", "nvidia-hopper", "--memory", "80") == 0
     said = capsys.readouterr()
