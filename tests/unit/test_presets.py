@@ -229,7 +229,8 @@ def run(tmp_path: Path, *flags: str) -> int:
     return main(["presets", "--data", str(tmp_path), *flags])
 
 
-def test_the_command_lists_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lists_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
     assert run(tmp_path, "--tier", "nvidia-older", "--memory", "24") == 0
     said = capsys.readouterr().out
     assert "fits, context 32768" in said
