@@ -89,10 +89,11 @@ def _number(ids: Sequence[str], first: int) -> str:
 
 def _arguments(last: Choice) -> str:
     """Ask for the arguments; nothing stands for the last ones."""
-    if last.selection == CUSTOM and last.arguments:
-        print("\n".join(table.rows([("now", plain(last.arguments))], table.columns())))
-    said = _ask("Model and arguments: ")
-    return said if said.strip() else (last.arguments if last.selection == CUSTOM else said)
+    if last.selection != CUSTOM or not last.arguments:
+        return _ask("Model and arguments: ")
+    print("\n".join(table.rows([("now", plain(last.arguments))], table.columns())))
+    said = _ask("Model and arguments [as now]: ")
+    return said if said.strip() else last.arguments
 
 
 def _ask(prompt: str) -> str:
