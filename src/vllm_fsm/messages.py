@@ -344,6 +344,11 @@ def text(message: Message) -> str:
     return ENGLISH[message.id].format(**dict(message.params))
 
 
+def document(message: Message) -> dict[str, object]:
+    """Return a message as JSON has it: for people, and by id and parameters for other languages."""
+    return {"id": message.id, "params": dict(message.params), "message": text(message)}
+
+
 def sentences(messages: Iterable[Message]) -> str:
     """Return the English sentences in a row; one that is followed by another gets its full stop."""
     row = ""

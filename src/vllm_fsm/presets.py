@@ -8,7 +8,8 @@ it repeats and adds others. The rules of the shape:
 - `minMemoryGB` is what weights, cache and the rest need, in GiB of the nominal size of cards;
 - `contextByMemory` has the context length for each amount of memory, the smallest first and not above `minMemoryGB`;
   an empty one means that no length is passed;
-- hardware that a preset has no `configs` for is not offered it, nor one whose chat template is not there.
+- hardware that a preset has no `configs` for is not offered it;
+- a chat template that is named by an absolute path must be there.
 """
 
 from __future__ import annotations

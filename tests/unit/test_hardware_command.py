@@ -55,6 +55,14 @@ def test_it_reads_aloud(on, capsys, monkeypatch):
     )
 
 
+def test_notes_and_reasons_are_written_as_elsewhere(on, capsys):
+    on("rtx4090-rtx3060")
+    main(["hardware", "--json"])
+    said = json.loads(capsys.readouterr().out)
+    for message in (*said["notes"], *said["devices"][0]["reasons"]):
+        assert set(message) == {"id", "params", "message"}
+
+
 @pytest.mark.parametrize(
     ("name", "memory", "says"),
     [

@@ -15,7 +15,7 @@ from vllm_fsm.cli.site import site
 from vllm_fsm.health import gb, timestamp
 
 if TYPE_CHECKING:
-    from vllm_fsm.core.snapshot import Message
+    pass
 
 SCHEMA = 1
 HEADER = ("MODEL", "SIZE", "LAST USED", "STATE")
@@ -49,7 +49,7 @@ def document(found: cache.Listing) -> dict[str, Any]:
                 "lastUsed": None if model.last_used is None else timestamp(model.last_used),
                 "state": None if model.state is None else model.state.value,
                 "linked": model.linked,
-                "problem": None if model.problem is None else _said(model.problem),
+                "problem": model.problem and messages.document(model.problem),
             }
             for model in found.models
         ],
@@ -57,10 +57,6 @@ def document(found: cache.Listing) -> dict[str, Any]:
         "free": found.free,
         "stale": [{"path": left.path, "size": left.size} for left in found.stale],
     }
-
-
-def _said(message: Message) -> dict[str, Any]:
-    return {"id": message.id, "params": dict(message.params), "message": messages.text(message)}
 
 
 def lines(found: cache.Listing, columns: int) -> list[str]:

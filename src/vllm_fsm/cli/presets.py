@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from vllm_fsm import messages
 from vllm_fsm.cli import USAGE, table
 from vllm_fsm.core.snapshot import Message
 from vllm_fsm.hardware import detect
@@ -89,13 +90,13 @@ def document(
                 "args": list(offer.arguments),
                 "context": offer.context,
                 "devices": offer.devices,
-                "reason": _said(offer.reason),
-                "note": _said(offer.note),
+                "reason": offer.reason and messages.document(offer.reason),
+                "note": offer.note and messages.document(offer.note),
             }
             for offer in shown
         ],
-        "notes": [_said(message) for message in failed],
-        "problem": _said(wrong),
+        "notes": [messages.document(message) for message in failed],
+        "problem": wrong and messages.document(wrong),
     }
 
 
@@ -117,9 +118,3 @@ def _text(offer: Offer) -> str:
     length = "" if offer.context is None else f", context {offer.context}"
     note = "" if offer.note is None else f" {sentence(offer.note)}"
     return f"{name}: fits{length}, {offer.model}.{note}"
-
-
-def _said(message: Message | None) -> dict[str, Any] | None:
-    if message is None:
-        return None
-    return {"id": message.id, "params": dict(message.params), "message": sentence(message)}
