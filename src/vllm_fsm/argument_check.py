@@ -67,7 +67,9 @@ def check(
 
 def _unusable(arguments: Sequence[str], environment: Sequence[tuple[str, str]]) -> tuple[Complaint, ...]:
     problem = effective(arguments, environment).problem
-    return () if problem is None else (Complaint(Severity.ERROR, problem.message),)
+    if problem is None:
+        return ()
+    return (Complaint(Severity.ERROR, Message("ArgumentsUnusable", problem.message.params)),)
 
 
 def _reserved(arguments: Sequence[str]) -> Iterable[Complaint]:

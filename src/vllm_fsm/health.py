@@ -70,7 +70,7 @@ def document(snapshot: Snapshot, wall: Wall, boot_id: str) -> dict[str, Any]:
         "active": _target(snapshot.active),
         "download": download(snapshot.progress) if snapshot.progress and downloading(snapshot) else None,
         "nextTry": None if due is None else timestamp(wall(due)),
-        "warnings": [_message(warning) | {"message": messages.text(warning)} for warning in snapshot.warnings],
+        "warnings": [messages.document(warning) for warning in snapshot.warnings],
         "bootId": boot_id,
     }
 

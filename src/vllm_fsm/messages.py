@@ -243,9 +243,11 @@ ENGLISH: Final[dict[str, str]] = {
     "PresetHardwareUnknown": "It could not be found out which GPUs there are.",
     "PresetNeedsGpu": "Needs a GPU that is known here, and there is none.",
     "PresetOtherHardware": "No build of it is known for {tier}.",
+    "PresetNeedsFile": "Needs the file {path}, which is not there; vLLM's images bring it.",
     "PresetSpread": "It is spread over {devices} GPUs, which was not tried on hardware.",
     "PresetInvalid": "Ignoring {file}: {field} must be {expected}. Correct it; the built-in presets stay.",
     # --- why an action was refused ---
+    "PresetNotOffered": 'The preset {name} cannot be chosen here; "vllm-fsm presets" lists those that can.',
     "PresetUnknown": (
         'There is no preset {name}; "vllm-fsm presets --all" lists them. Custom arguments take any other model.'
     ),
@@ -258,6 +260,14 @@ ENGLISH: Final[dict[str, str]] = {
     "ModelHasBlanks": "The model's name {model} has a blank in it, which no name on the hub has; remove it.",
     "VariableWithoutValue": "Environment variable {number} has no value; write NAME=VALUE.",
     "TokenFileUnusable": "The token cannot be read from {path}; name a file that holds nothing else.",
+    "SecretMasked": (
+        "*** at character {character} stands for a secret that was not shown; write it out, or leave the arguments as "
+        "they were."
+    ),
+    "SecretInArguments": (
+        "A secret stands in the arguments, where every program on this machine can read it; give it as a variable "
+        "instead, for the hub as HF_TOKEN."
+    ),
     "ValueNotStored": "Environment variable {number} has *** for its value, and none is stored; write it out.",
     "TokenUnusable": "The HuggingFace token has a blank or another character that no token has; copy it again.",
     "ActionUnknown": "There is no action {name}; there are {known}.",
@@ -274,8 +284,10 @@ ENGLISH: Final[dict[str, str]] = {
     "InputNotANumber": "The input holds NaN or Infinity, which JSON does not have.",
     "InputWrongShape": "{field} must be {expected}, not {found}.",
     "InputFieldMissing": "{field} is missing.",
+    "KeyRotatable": 'The "Rotate API Key" action keeps this file aside and makes a new key.',
     "KeyNotMade": "There is no API key yet, and the running controller does not make one; see its health.",
     # --- what is said of arguments before a start. Values are quoted already, or only their length is told ---
+    "ArgumentsUnusable": "The arguments cannot be used: {detail}.",
     "ArgumentReserved": "{argument} is set by the service itself, or would change how it is reached; remove it.",
     "VariableReserved": "The variable {name} is set by the service itself; remove it.",
     "VariableNameUnusable": (
@@ -294,7 +306,7 @@ ENGLISH: Final[dict[str, str]] = {
     "FlagTakesNoPath": "{flag} takes no JSON path; what is behind the dot becomes part of a JSON text.",
     "PathNeedsValue": "{flag} with a JSON path needs a value; write it as in --flag.path=value.",
     "NumberLooksLikeFlag": "vLLM takes {value} for a flag; write it behind an equals sign, as in --flag={value}.",
-    "ArgumentExtra": "{argument} belongs to no flag; only the model's name stands by itself.",
+    "ArgumentExtra": "{argument} belongs to no flag; only the model's name stands by itself, and has no blanks.",
     "ArgumentExtraMeant": "{argument} belongs to no flag; perhaps {meant} was meant.",
     "ValueNoInteger": "{flag} takes a whole number, not {value}.",
     "ValueNoNumber": "{flag} takes a number, not {value}.",
@@ -338,6 +350,11 @@ def text(message: Message) -> str:
         KeyError: no such message, or a parameter of its sentence is missing.
     """
     return ENGLISH[message.id].format(**dict(message.params))
+
+
+def document(message: Message) -> dict[str, object]:
+    """Return a message as JSON has it: for people, and by id and parameters for other languages."""
+    return {"id": message.id, "params": dict(message.params), "message": text(message)}
 
 
 def sentences(messages: Iterable[Message]) -> str:

@@ -8,20 +8,21 @@ it repeats and adds others. The rules of the shape:
 - `minMemoryGB` is what weights, cache and the rest need, in GiB of the nominal size of cards;
 - `contextByMemory` has the context length for each amount of memory, the smallest first and not above `minMemoryGB`;
   an empty one means that no length is passed;
-- hardware that a preset has no `configs` for is not offered it.
+- hardware that a preset has no `configs` for is not offered it;
+- a chat template that is named by an absolute path must be there.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pydantic import Field
 
-from vllm_fsm.arguments import reserved
+from vllm_fsm.arguments import flag_values, reserved
 from vllm_fsm.core.snapshot import Message
 from vllm_fsm.files.reading import Broken, Empty, Good, Missing, read_object
 from vllm_fsm.files.store import FileModel, shaped
@@ -76,6 +77,12 @@ class Configuration(FileModel):
     def model(self) -> str:
         """The name of the model."""
         return self.args[0]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that the arguments name by an absolute path: vLLM's images bring chat templates."""
+        named = flag_values(self.args, "--chat-template") or ()
+        return tuple(path for path in named if os.path.isabs(path))
 
     def context(self, memory: int) -> int | None:
         """Return the longest context that fits `memory` GiB, None where none is passed."""
@@ -186,9 +193,11 @@ def read(path: str) -> Good[tuple[Preset, ...]] | Missing | Empty | Broken:
     return Good(presets)
 
 
-def fit(presets: Iterable[Preset], capacity: Capacity) -> tuple[Offer, ...]:
-    """Return what becomes of each preset on a machine."""
-    return tuple(_fit(preset, capacity) for preset in presets)
+def fit(
+    presets: Iterable[Preset], capacity: Capacity, exists: Callable[[str], bool] = lambda _: True
+) -> tuple[Offer, ...]:
+    """Return what becomes of each preset on a machine; `exists` says whether it has a file of this path."""
+    return tuple(_fit(preset, capacity, exists) for preset in presets)
 
 
 def default(offers: Sequence[Offer]) -> str:
@@ -196,7 +205,7 @@ def default(offers: Sequence[Offer]) -> str:
     return next((offer.preset.id for offer in offers if offer.reason is None), CUSTOM)
 
 
-def _fit(preset: Preset, capacity: Capacity) -> Offer:
+def _fit(preset: Preset, capacity: Capacity, exists: Callable[[str], bool]) -> Offer:
     def refused(id_: str, model: str | None = None, **params: str | int) -> Offer:
         return Offer(preset, model, (), None, 1, Message.of(id_, **params))
 
@@ -216,6 +225,8 @@ def _fit(preset: Preset, capacity: Capacity) -> Offer:
     for devices in possible:
         memory = capacity.memory * devices
         if needs <= memory:
+            if missing := [path for path in config.files if not exists(path)]:
+                return refused("PresetNeedsFile", config.model, path=missing[0])
             context = config.context(memory)
             return Offer(preset, config.model, config.arguments(context, devices), context, devices, None)
     if capacity.devices > 1:

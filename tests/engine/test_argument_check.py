@@ -16,7 +16,7 @@ from vllm_fsm.argument_check import check
 from vllm_fsm.complaints import Complaint, Severity
 
 ROOT = Path(__file__).parents[2]
-POLICY = {"ArgumentReserved", "BadArguments"}
+POLICY = {"ArgumentReserved", "ArgumentsUnusable"}
 """What we refuse though vLLM's parser takes it."""
 RIGHT, WRONG, RESERVED = 500, 1500, 500
 INSIDE = ("validation error", "invalid parse_dataclass value", "invalid _optional_type value: '{")

@@ -64,7 +64,7 @@ def test_what_is_served_is_kept_until_another_is(controller, capsys):
     controller.serve("tiny")
     controller.ready()
     assert states(controller, capsys) == {"tiny": "served", "other": None}
-    assert call(controller, "delete-model-cache", "tiny") == 1
+    assert call(controller, "delete-model-cache", "tiny") == 2
     controller.serve("other")
     controller.ready(2)
     assert states(controller, capsys) == {"tiny": None, "other": "served"}
@@ -86,10 +86,10 @@ def test_a_controller_without_room_tries_again_after_a_deletion(controller, hub,
     controller.serve("org/huge", HF_ENDPOINT=hub)
     controller.until("Failed", also=lambda health: health["reason"] == "DiskFull")
     assert states(controller, capsys) == {"tiny": None, "org/huge": "selected"}
-    assert call(controller, "delete-model-cache", "org/huge") == 1
+    assert call(controller, "delete-model-cache", "org/huge") == 2
     assert controller.events("request") == []
     assert call(controller, "delete-model-cache", "tiny", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["retry"] is True
+    assert json.loads(capsys.readouterr().out)["result"]["retried"] is True
     controller.says("request", kind="retry")
     controller.says("transition", trigger="RetryRequested")
     controller.until("Failed", also=lambda health: health["reason"] == "VolumeTooSmall")

@@ -8,10 +8,10 @@ import pytest
 from support import machines
 from support.site import KNOWN, Service
 from vllm_fsm.actions.problems import Problem
-from vllm_fsm.actions.selection import Choice, choose, offered
+from vllm_fsm.actions.selection import Choice, choose
 from vllm_fsm.cli import get_api_credentials, guide, key, main, refusal, rotate_api_key, set_model
 from vllm_fsm.core.snapshot import Message
-from vllm_fsm.presets import CUSTOM
+from vllm_fsm.presets import CUSTOM, Capacity, built_in, fit
 
 TOKEN = "hf_" + "aB3" * 11
 
@@ -29,7 +29,7 @@ def test_set_model_says_what_is_served(service, capsys):
     variables = ("--env", "A=1", "--env", "B=x=y")
     assert main(["set-model", "--custom", "org/name --seed 1", *variables]) == 0
     assert capsys.readouterr().out == (
-        "serves  org/name --seed 1\nwith    A=… B=…\nNo controller is running; it will be followed when one is.\n"
+        "serves  org/name --seed 1\nwith    A=… B=…\nNo controller is running; the next one to start follows it.\n"
     )
     assert service.store["serveEnv"][1] == {"name": "B", "value": "x=y"}
     assert main(["set-model", "--custom", "org/name --seed 1", *variables]) == 0
@@ -49,8 +49,11 @@ def test_set_model_as_json_is_the_machine_forms_answer(service, capsys):
     answer = json.loads(capsys.readouterr().out)
     assert answer["result"]["serveEnv"] == ["CUDA_VISIBLE_DEVICES"]
     assert main(["set-model", "llama-33-70b", "--json"]) == 2
-    (error,) = json.loads(capsys.readouterr().out)["errors"]
-    assert (error["field"], error["message"]) == ("selection", "Needs 44 GiB, has 24.")
+    errors = json.loads(capsys.readouterr().out)["errors"]
+    assert [(error["field"], error["message"]) for error in errors] == [
+        ("selection", "Needs 44 GiB, has 24."),
+        ("selection", 'The preset llama-33-70b cannot be chosen here; "vllm-fsm presets" lists those that can.'),
+    ]
 
 
 def test_set_model_refuses_with_the_place(service, capsys):
@@ -115,7 +118,7 @@ def test_lines_fold(service, columns, monkeypatch):
         assert len(line) <= columns
     problem = Problem(Message.of("ArgumentsMissing"), "customArgs", 0)
     monkeypatch.setenv("COLUMNS", str(columns))
-    assert max(map(len, refusal.told(problem))) <= columns
+    assert max(map(len, refusal.told(problem).splitlines())) <= columns
 
 
 def test_colours_only_where_asked(service):
@@ -130,8 +133,8 @@ def test_colours_only_where_asked(service):
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_the_choices_fold_and_are_numbered(service, columns):
-    machine = machines.load("rtx4090-rtx3060").machine()
-    fitting = [offer for offer in offered(service.site, machine)[0] if offer.reason is None]
+    offers = fit(built_in(), Capacity.of(machines.load("rtx4090-rtx3060").machine()))
+    fitting = [offer for offer in offers if offer.reason is None]
     plain = guide.lines(fitting, 9, "qwen3-30b-a3b", columns)
     assert max(map(len, plain)) <= columns
     assert plain[0].startswith(" 1  Qwen3 30B-A3B")
@@ -173,6 +176,10 @@ def test_rotation_on_the_command_line(service, capsys):
     said = capsys.readouterr().out
     assert json.loads(file.read_text())["apiKey"] in said
     assert "credentials.json.broken-" in said
+    assert said.endswith("Clients need the new key.\n")
+    service.health = {"state": "Ready", "reason": None}
+    main(["rotate-api-key"])
+    assert "The running service starts the engine anew with it." in capsys.readouterr().out
     service.config.public.rename(service.root / "gone")
     assert main(["rotate-api-key"]) == 1
     assert "its directory does not exist" in capsys.readouterr().err

@@ -89,8 +89,21 @@ def test_the_form_of_set_model(action):
         "disabledReason": "Needs 44 GiB, has 24.",
         "disabledCode": "PresetNeedsMemory",
         "disabledParams": {"needs": 44, "has": 24},
+        "context": None,
+        "devices": 1,
+        "note": None,
     }
+    fits = choices["qwen3-30b-a3b"]
+    assert (fits["context"], fits["devices"], fits["note"]) == (32768, 1, None)
     assert action.service.looked == 1
+
+
+def test_a_preset_that_was_not_tried_on_hardware_is_marked(action):
+    action.service.machine = "rtx4090-x2"
+    choices = fields(action("form", "set-model"))["selection"]["choices"]
+    spread = next(choice for choice in choices if choice["id"] == "qwen36-27b")
+    assert (spread["disabledReason"], spread["devices"], spread["note"]["code"]) == (None, 2, "PresetSpread")
+    assert "not tried on hardware" in spread["note"]["message"]
 
 
 def test_the_last_choice_fills_the_form_and_its_values_are_the_same_choice(action):
@@ -136,10 +149,19 @@ def test_the_result_of_set_model(action):
             "dryRun": False,
             "serveArgs": ["org/name", "--hf-token", "***"],
             "serveEnv": [],
-            "notes": [],
+            "notes": answer["result"]["notes"],
             "aside": None,
         },
     }
+
+
+def test_a_token_among_the_arguments_is_in_no_form(action):
+    answer = action.run("set-model", selection="custom", customArgs=f"org/name --hf-token {TOKEN}")
+    assert [note["code"] for note in answer["result"]["notes"]] == ["SecretInArguments"]
+    form = action("form", "set-model")
+    assert TOKEN not in json.dumps(form)
+    values = {id_: field["value"] for id_, field in fields(form).items()}
+    assert action.run("set-model", **values)["result"]["changed"] is False
 
 
 def test_a_vanished_preset_is_no_value(action):
@@ -168,6 +190,7 @@ def test_a_driver_that_does_not_answer_is_noted(action):
     assert action.refused("run", "set-model", "--input", '{"selection": "qwen3-30b-a3b"}') == [
         ("selection", "PresetHardwareUnknown", None),
         (None, "NvmlHangs", None),
+        ("selection", "PresetNotOffered", None),
     ]
 
 
@@ -240,6 +263,8 @@ def test_the_page_names_every_action_and_field(action):
         assert f"`{one.id}`" in page
         for field in action("form", one.id)["fields"]:
             assert f"`{field['id']}`" in page
+        for choice in fields(action("form", one.id)).get("selection", {}).get("choices", ()):
+            assert set(choice) <= set(re.findall(r"[`\"](\w+)[`\"]", page))
     result = action.run("set-model", selection="custom", customArgs="m")["result"]
     assert set(result) <= set(re.findall(r"`(\w+)`", page))
 
@@ -281,7 +306,7 @@ def test_deleting_a_model(action):
     ]
     action.service.health = {"state": "Failed", "reason": "DiskFull"}
     result = action.run("delete-model-cache", model="org/two")["result"]
-    assert (set(result), result["retried"]) == ({"freed", "freeBefore", "freeAfter", "retried"}, True)
+    assert (set(result), result["retried"]) == ({"freed", "freeBefore", "freeAfter", "retried", "notes"}, True)
     assert action.run("delete-model-cache", model="org/one", force=True)["ok"]
     assert [path.name for path in models.iterdir() if path.name.startswith("models--")] == []
 

@@ -69,9 +69,17 @@ def test_a_controller_that_makes_none_is_not_waited_for_for_ever(service):
 def test_a_broken_file_is_told_and_left_alone(service):
     put(service, '{"apiKey": "with blanks"')
     before = service.files()
-    with pytest.raises(Rejected, match="not valid JSON"):
+    with pytest.raises(Rejected, match="not valid JSON") as refusal:
         credentials.get(service.site)
+    assert [problem.code for problem in refusal.value.problems] == ["FileNotJson", "KeyRotatable"]
     assert service.files() == before
+
+
+def test_what_is_no_file_is_not_sent_to_the_rotation(service):
+    service.config.credentials.mkdir()
+    with pytest.raises(Rejected) as refusal:
+        credentials.get(service.site)
+    assert [problem.code for problem in refusal.value.problems] == ["FileIsNoFile"]
 
 
 def test_a_key_that_cannot_be_stored_is_told(service):

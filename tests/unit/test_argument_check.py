@@ -102,7 +102,7 @@ def test_nothing_is_said_of_what_is_right(line: str) -> None:
         ("m --por=x --dtype auto", [("ArgumentReserved", "--por=x")]),
         ("m --api-key.x y -asc 0", [("ArgumentReserved", "--api-key.x"), ("ArgumentReserved", "-asc")]),
         ("m --ssl x --dtype z", [("ArgumentReserved", "--ssl"), ("ValueNoChoice", "z")]),
-        ("--dtype auto", [("BadArguments", None)]),
+        ("--dtype auto", [("ArgumentsUnusable", None)]),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(line: str, expected: list[tuple[str, str | None]]) -> None:
@@ -206,5 +206,5 @@ def test_nonsense_takes_no_time() -> None:
     began = time.process_time()
     check(["m", *(f"--no-such-flag-{number}" for number in range(990))], (), TABLE, None, exists=FILES.__contains__)
     check(["m", "--" + "x" * 60_000, "--dtype", "y" * 60_000], (), TABLE, None, exists=FILES.__contains__)
-    assert check(["m"] * 2_000_000, (), TABLE, None, exists=FILES.__contains__)[0].code == "BadArguments"
+    assert check(["m"] * 2_000_000, (), TABLE, None, exists=FILES.__contains__)[0].code == "ArgumentsUnusable"
     assert time.process_time() - began < 5.0

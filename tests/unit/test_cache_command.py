@@ -21,8 +21,9 @@ GB = 10**9
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path, monkeypatch):
     """A data directory without a controller; three models, of which the store selects one."""
+    monkeypatch.setenv("COLUMNS", "500")
     for name in ("org/one", "org/two", "org/three"):
         keep(tmp_path / "data" / "models", name)
     (tmp_path / "data" / "store.json").write_text('{"serveArgs": ["org/one"]}')
@@ -115,8 +116,8 @@ def test_what_of_a_model_cannot_be_read_is_told_as_json():
 
 def test_a_token_in_the_place_of_a_name_is_not_repeated(data, capsys):
     token = "hf_" + "aB3" * 11
-    assert call(data, "delete-model-cache", token) == 1
-    assert call(data, "delete-model-cache", token, "--json") == 1
+    assert call(data, "delete-model-cache", token) == 2
+    assert call(data, "delete-model-cache", token, "--json") == 2
     said = capsys.readouterr()
     assert token not in said.out + said.err
 
@@ -130,12 +131,13 @@ def test_an_empty_cache_reads_aloud():
     assert command.lines(cache.Listing((), 5 * GB, 0), 80) == ["models  none", "free    5.0 GB"]
 
 
-def test_a_cache_that_cannot_be_read(tmp_path, capsys):
+def test_a_cache_that_cannot_be_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "500")
     (tmp_path / "models").write_text("")
     assert call(tmp_path, "cache") == 1
     assert "cannot be read (Not a directory" in capsys.readouterr().err
     assert call(tmp_path, "cache", "--json") == 1
-    assert json.loads(capsys.readouterr().out)["error"]["id"] == "CacheUnreadable"
+    assert json.loads(capsys.readouterr().out)["errors"][0]["code"] == "CacheUnreadable"
 
 
 def test_a_model_is_deleted_and_the_room_told(data, capsys):
@@ -146,21 +148,20 @@ def test_a_model_is_deleted_and_the_room_told(data, capsys):
     assert cached(data) == {"one", "three"}
     assert call(data, "delete-model-cache", "org/three", "--json") == 0
     said = json.loads(capsys.readouterr().out)
-    assert {"ok", "model", "freed", "freeBefore", "freeAfter", "retry"} == set(said)
-    assert (said["ok"], said["model"], said["retry"]) == (True, "org/three", False)
-    assert said["freed"] > 0
+    assert (said["ok"], set(said["result"])) == (True, {"freed", "freeBefore", "freeAfter", "retried", "notes"})
+    assert said["result"]["freed"] > 0
     assert json.loads((data / "store.json").read_text()) == {"serveArgs": ["org/one"]}
 
 
 def test_a_model_that_is_selected_needs_force(data, capsys):
-    assert call(data, "delete-model-cache", "org/one") == 1
+    assert call(data, "delete-model-cache", "org/one") == 2
     assert "selected or being served" in capsys.readouterr().err
-    assert call(data, "delete-model-cache", "org/one", "--json") == 1
+    assert call(data, "delete-model-cache", "org/one", "--json") == 2
     said = json.loads(capsys.readouterr().out)
-    assert said["ok"] is False
-    assert said["error"]["id"] == "ModelInUse"
-    assert said["error"]["params"] == {"model": "org/one"}
-    assert said["error"]["message"].startswith("org/one was not deleted: ")
+    (error,) = said["errors"]
+    assert (said["ok"], error["field"], error["code"]) == (False, "model", "ModelInUse")
+    assert error["params"] == {"model": "org/one"}
+    assert error["message"].startswith("org/one was not deleted: ")
     assert cached(data) == {"one", "two", "three"}
     assert call(data, "delete-model-cache", "org/one", "--force") == 0
     assert cached(data) == {"two", "three"}
@@ -170,7 +171,7 @@ def test_a_model_that_is_served_or_downloaded_needs_force(data, run_dir, capsys)
     says(run_dir, Story().swapping(target("org/three")))
     (data / "store.json").write_text("{}")
     for name in ("org/one", "org/three"):
-        assert call(data, "delete-model-cache", name, run_dir=run_dir) == 1
+        assert call(data, "delete-model-cache", name, run_dir=run_dir) == 2
     assert cached(data) == {"one", "two", "three"}
     assert call(data, "cache", "--json", run_dir=run_dir) == 0
     states = {model["name"]: model["state"] for model in json.loads(capsys.readouterr().out)["models"]}
@@ -179,7 +180,7 @@ def test_a_model_that_is_served_or_downloaded_needs_force(data, run_dir, capsys)
 
 def test_a_store_that_cannot_be_read_selects_nobody_knows_what(data, capsys):
     (data / "store.json").write_text("{")
-    assert call(data, "delete-model-cache", "org/two") == 1
+    assert call(data, "delete-model-cache", "org/two") == 2
     assert "store.json" in capsys.readouterr().err
     assert call(data, "cache") == 0
     assert call(data, "delete-model-cache", "org/two", "--force") == 0
@@ -196,8 +197,8 @@ def test_a_controller_that_lacked_room_is_asked_to_try_again(data, run_dir, caps
 
 def test_a_refused_deletion_asks_for_nothing(data, run_dir):
     says(run_dir, Story(), reason="DiskFull")
-    assert call(data, "delete-model-cache", "org/one", run_dir=run_dir) == 1
-    assert call(data, "delete-model-cache", "org/none", run_dir=run_dir) == 1
+    assert call(data, "delete-model-cache", "org/one", run_dir=run_dir) == 2
+    assert call(data, "delete-model-cache", "org/none", run_dir=run_dir) == 2
     assert not (run_dir / request.NAME).exists()
 
 
@@ -205,13 +206,14 @@ def test_a_request_that_cannot_be_written_is_told_beside_the_deletion(data, run_
     says(run_dir, Story(), reason="DiskFull")
     (run_dir / request.NAME).mkdir()
     assert call(data, "delete-model-cache", "org/two", "--json", run_dir=run_dir) == 0
-    said = capsys.readouterr()
-    assert json.loads(said.out)["retry"] is False
-    assert "could not be asked" in said.err
+    result = json.loads(capsys.readouterr().out)["result"]
+    assert (result["retried"], [note["code"] for note in result["notes"]]) == (False, ["WriteIsNoFile"])
+    assert call(data, "delete-model-cache", "org/three", run_dir=run_dir) == 0
+    assert "could not be asked to try again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["../models/models--org--two", "models--org--two", "ORG/two", "", "org/two\0"])
 def test_nothing_but_an_entry_is_taken(data, capsys, name):
-    assert call(data, "delete-model-cache", name, "--force") == 1
+    assert call(data, "delete-model-cache", name, "--force") == 2
     assert "There is no model" in capsys.readouterr().err
     assert cached(data) == {"one", "two", "three"}

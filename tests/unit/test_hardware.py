@@ -243,6 +243,10 @@ def test_numbers_of_differing_devices_are_read_in_pci_order_and_said_to_be_uncer
     assert (ids(certain.notes), certain.environment) == (["ChosenOnly"], ())
 
 
+def test_numbers_that_name_nothing_are_no_question_of_order():
+    assert ids(decide(probes("rtx4090-rtx3060"), {CUDA: "-1"}).notes) == ["AllHidden"]
+
+
 def test_what_the_toolkit_would_hide_must_be_hidden_from_cuda():
     found = decide(probes("rtx4090-x2"), {TOOLKIT: "1"})
     assert found.environment == ((CUDA, found.devices[1].uuid),)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -39,11 +40,12 @@ def test_it_reads_aloud(on, capsys, monkeypatch):
     assert main(["hardware"]) == 0
     assert capsys.readouterr().out == (
         "tier    nvidia-older\n"
-        "uses    1 × NVIDIA GeForce RTX 4090, 24 GiB each, FP8\n"
-        "memory  62 GiB of the system\n"
+        "uses    1 × NVIDIA GeForce RTX 4090, 24 GiB, FP8\n"
+        "system  62 GiB of memory\n"
         "notes   The 2 usable devices differ, and a model needs equal ones. Used for the most memory: 1 × NVIDIA\n"
         "        GeForce RTX 4090.\n"
-        "needs   CUDA_VISIBLE_DEVICES=GPU-00000002-1111-2222-3333-000000000002\n"
+        "needs   CUDA_VISIBLE_DEVICES=GPU-00000002-1111-2222-3333-000000000002 for the engine; presets bring that,\n"
+        "        custom arguments do not.\n"
         "\n"
         "DEVICE          NAME                     TARGET  MEMORY            TIER          WHY\n"
         "nvidia 0        NVIDIA GeForce RTX 3060  8.6     12 GiB dedicated  nvidia-older  Compute capability 8.6\n"
@@ -51,6 +53,27 @@ def test_it_reads_aloud(on, capsys, monkeypatch):
         "nvidia 1, used  NVIDIA GeForce RTX 4090  8.9     24 GiB dedicated  nvidia-older  Compute capability 8.9\n"
         "                                                                                 makes it nvidia-older.\n"
     )
+
+
+def test_notes_and_reasons_are_written_as_elsewhere(on, capsys):
+    on("rtx4090-rtx3060")
+    main(["hardware", "--json"])
+    said = json.loads(capsys.readouterr().out)
+    for message in (*said["notes"], *said["devices"][0]["reasons"]):
+        assert set(message) == {"id", "params", "message"}
+
+
+@pytest.mark.parametrize(
+    ("name", "memory", "says"),
+    [
+        ("rtx4090-x2", 24, "2 × NVIDIA GeForce RTX 4090, 24 GiB each, FP8"),
+        ("gb10", None, "1 × NVIDIA GB10, unknown memory, FP8"),
+        ("no-gpu", 8, "none"),
+    ],
+)
+def test_what_is_used_reads_aloud(name, memory, says):
+    machine = replace(machines.load(name).machine(), memory_gib=memory)
+    assert hardware.lines(machine, 80)[1] == f"uses    {says}"
 
 
 def test_a_narrow_terminal_gets_a_list(on, capsys, monkeypatch):

@@ -80,6 +80,15 @@ def test_hardware_without_a_build() -> None:
     assert says(offers("nvidia-older", 80)["gemma4-26b-a4b"]) == "No build of it is known for nvidia-older."
 
 
+def test_a_chat_template_must_be_there() -> None:
+    found = fit(NINE, Capacity("nvidia-older", 80), lambda _: False)
+    missing = {offer.preset.id: says(offer) or "" for offer in found if offer.reason and offer.model}
+    assert set(missing) == {"llama-33-70b", "gemma4-31b"}
+    named = "/vllm-workspace/examples/tool_chat_template_llama3.2_json.jinja"
+    assert missing["llama-33-70b"] == f"Needs the file {named}, which is not there; vLLM's images bring it."
+    assert all(offer.reason is None or not offer.arguments for offer in found)
+
+
 def test_amd_without_fp8_is_offered_no_fp8_build() -> None:
     assert all(offer.reason is None for offer in offers("amd", 192).values())
     without = offers("amd", 192, fp8=False)
@@ -220,7 +229,8 @@ def run(tmp_path: Path, *flags: str) -> int:
     return main(["presets", "--data", str(tmp_path), *flags])
 
 
-def test_the_command_lists_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lists_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
     assert run(tmp_path, "--tier", "nvidia-older", "--memory", "24") == 0
     said = capsys.readouterr().out
     assert "fits, context 32768" in said
@@ -243,7 +253,10 @@ def test_the_command_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert reason["params"] == {"needs": 55, "has": 48, "used": 2, "devices": 2}
 
 
-def test_a_broken_file_is_told_beside_the_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_file_is_told_beside_the_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
     (tmp_path / NAME).write_text("{")
     assert run(tmp_path, "--tier", "nvidia-hopper", "--memory", "80") == 0
     said = capsys.readouterr()
@@ -259,9 +272,9 @@ def test_without_a_gpu_there_is_only_custom(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_half_a_machine_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for flags in (("--tier", "amd"), ("--memory", "8")):
+    for flags in (("--tier", "amd"), ("--memory", "8"), ("--devices", "2"), ("--no-fp8",)):
         assert run(tmp_path, *flags) == 2
-        assert "only together" in capsys.readouterr().err
+        assert "--tier and --memory" in capsys.readouterr().err
     for flags in (("--tier", "intel"), ("--memory", "0"), ("--devices", "two")):
         with pytest.raises(SystemExit):
             run(tmp_path, *flags)
@@ -284,10 +297,14 @@ def test_hardware_that_does_not_answer_is_told(
     said = capsys.readouterr()
     assert said.err == "vllm-fsm: The NVIDIA driver does not answer. Restart the machine.\n"
     assert "It could not be found out which GPUs there are." in said.out
+    assert said.out.endswith("\nWhich presets fit is not known. Choose custom arguments.\n")
+    assert run(tmp_path, "--json") == 1
+    assert [note["id"] for note in json.loads(capsys.readouterr().out)["notes"]] == ["NvmlHangs"]
 
 
-@pytest.mark.parametrize("columns", [1, 40, 60, 80, 200])
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
 def test_lines_fold(columns: int) -> None:
-    found = tuple(offers("nvidia-blackwell", 24).values())
-    words = max(len(word) for line in lines(found, found, 1000) for word in line.split())
-    assert max(len(line) for line in lines(found, found, columns)) <= max(40, columns, words + 2)
+    capacity = Capacity("nvidia-blackwell", 24)
+    found = fit(NINE, capacity)
+    words = max(len(word) for line in lines(capacity, found, found, 1000) for word in line.split())
+    assert max(len(line) for line in lines(capacity, found, found, columns)) <= max(columns, words + 2)

@@ -190,7 +190,7 @@ def test_what_is_no_file_is_never_replaced(service):
     [
         ("", "ArgumentsMissing", 0),
         (" \n ", "ArgumentsMissing", 0),
-        ("--max-model-len 5", "BadArguments", None),
+        ("--max-model-len 5", "ArgumentsUnusable", None),
         ("org/name 'a", "QuoteNotClosed", 9),
         ("org/name a\\", "NothingEscaped", 10),
         ("'org/na me'", "ModelHasBlanks", 0),
@@ -202,12 +202,13 @@ def test_what_is_no_file_is_never_replaced(service):
         ("org/name --api-k x", "ArgumentReserved", 9),
         ("org/name --chat-template /none.jinja", "ChatTemplateMissing", 25),
         ("org/name $(id)", "ArgumentExtra", 9),
+        ("org/name --hf-token '***'", "SecretMasked", 20),
         ("org/name `id`", "ArgumentExtra", 9),
         ("org/name\0", "CharacterRefused", 8),
         ("org/name --seed\x1b 1", "CharacterRefused", 15),
         ("org/name \u202e--seed 1", "CharacterRefused", 9),
         ("org/name " + "x" * 100_000, "ArgumentsTooLong", 65536),
-        ("org/name " + "x " * 2000, "BadArguments", None),
+        ("org/name " + "x " * 2000, "ArgumentsUnusable", None),
     ],
 )
 def test_bad_arguments_are_refused_with_their_place(service, line, code, position):
@@ -253,7 +254,20 @@ def test_variables_of_ones_own_do_not_go_with_a_preset(service):
 def test_a_preset_that_is_not_there_or_does_not_fit(service):
     assert refused(service, Choice("qwen3-30b-a3c")) == [("selection", "PresetUnknownMeant", None)]
     assert refused(service, Choice("x" * 100_000)) == [("selection", "PresetUnknown", None)]
-    assert refused(service, Choice("llama-33-70b")) == [("selection", "PresetNeedsMemory", None)]
+    assert refused(service, Choice("llama-33-70b")) == [
+        ("selection", "PresetNeedsMemory", None),
+        ("selection", "PresetNotOffered", None),
+    ]
+
+
+@pytest.mark.parametrize("machine", ["rtx4090-rtx3060", "rtx4090-x2", "h200-x8", "b200", "mi300x-x8", "gb10"])
+def test_what_is_offered_can_be_chosen(tmp_path, machine):
+    service = Service(tmp_path, machine=machine)
+    offers, _ = offered(service.site, service.site.detect())
+    ids = [offer.preset.id for offer in offers if offer.reason is None]
+    assert ids
+    for id_ in ids:
+        assert choose(service.site, Choice(id_), dry=True).dry
 
 
 def test_a_preset_of_ones_own_is_checked_too(service):
@@ -294,6 +308,31 @@ def test_a_store_written_by_hand_comes_back_as_custom_arguments(service):
     service.put({"serveArgs": ["org/name", "--x", "a b"], "serveEnv": [{"name": "A", "value": "1"}]})
     last = last_choice(service.site)
     assert (last.selection, last.arguments, last.variables) == (CUSTOM, "org/name --x 'a b'", (("A", "1"),))
+
+
+def test_what_somebody_edited_since_comes_back(service):
+    choose(service.site, custom("org/name --seed 1", ("A", "1")))
+    store = service.store
+    service.put(store | {"serveArgs": ["org/name", "--seed", "2"], "serveEnv": [{"name": "B", "value": "2"}]})
+    last = last_choice(service.site)
+    assert (last.selection, last.arguments, last.variables) == (CUSTOM, "org/name --seed 2", (("B", "2"),))
+    service.put(store | {"serveArgs": None, "serveEnv": None})
+    last = last_choice(service.site)
+    assert (last.selection, last.arguments, last.variables) == (CUSTOM, "org/name --seed 1", (("A", "1"),))
+
+
+def test_a_secret_among_the_arguments_is_not_shown_and_stays(service):
+    line = f"org/name --hf-token  {TOKEN} --seed 1"
+    done = choose(service.site, custom(line))
+    assert [(note.code, note.position) for note in done.prepared.notes] == [("SecretInArguments", 21)]
+    last = last_choice(service.site)
+    assert last.arguments == "org/name --hf-token  *** --seed 1"
+    assert not choose(service.site, last).changed
+    assert service.store["modelSelection"]["customArgs"] == line
+    service.put({"serveArgs": ["org/name", f"--hf-token={TOKEN}"]})
+    assert TOKEN not in last_choice(service.site).arguments
+    choose(service.site, last_choice(service.site))
+    assert service.store["serveArgs"] == ["org/name", f"--hf-token={TOKEN}"]
 
 
 @pytest.mark.parametrize("text", ["{}", '{"broken', '{"serveArgs": []}'])

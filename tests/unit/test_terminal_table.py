@@ -53,6 +53,31 @@ def test_rows_are_aligned_and_folded():
     assert table.rows([("a", "x")], 20, 5) == ["a    x"]
 
 
+def test_texts_stand_beside_their_names_or_below():
+    named = [("a", "text that is long enough to be folded"), ("longer", "x")]
+    assert table.entries(named, 32) == [
+        "a       text that is long enough",
+        "        to be folded",
+        "longer  x",
+    ]
+    assert table.entries([*named, ("b", "a-word-of-many-letters-as-in-models")], 40) == [
+        "a",
+        "  text that is long enough to be folded",
+        "longer",
+        "  x",
+        "b",
+        "  a-word-of-many-letters-as-in-models",
+    ]
+    assert table.entries(named, 31)[0] == "a"
+
+
+def test_what_goes_wrong_is_told_behind_our_name(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert table.complaint("Something is wrong \x1b[31mhere; see to it.") == (
+        "vllm-fsm: Something is wrong here; see\n          to it."
+    )
+
+
 def test_a_long_word_stays_whole():
     assert table.fold("GPU-00000002-1111-2222", 10, "x ") == ["x GPU-00000002-1111-2222"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from vllm_fsm.actions.problems import Problem, Rejected, rejected
-from vllm_fsm.core.snapshot import Secret
+from vllm_fsm.core.snapshot import Message, Secret
 from vllm_fsm.files.credentials import FIELD, MODE, new_key, read_credentials, store_new_key
 from vllm_fsm.files.reading import Broken, Empty, Good, Missing
 from vllm_fsm.files.writing import Refused, update
@@ -45,8 +45,10 @@ def get(site: Site, address: str | None = None, *, sleep: Callable[[float], None
     for _ in range(round(PATIENCE / STEP)):
         reading = read_credentials(site.config.credentials)
         match reading:
-            case Broken(message):
-                raise Rejected([Problem(message)])
+            case Broken(message, contents):
+                # What is no file is not replaced by a rotation either.
+                advice = [Problem(Message.of("KeyRotatable"))] if contents else []
+                raise Rejected([Problem(message), *advice])
             case Good((credentials, content)):
                 if (key := credentials.key()) is not None:
                     return Access(key, base_url(site, address))

@@ -90,7 +90,7 @@ def _said(message: Message, text: bytes) -> Rejected:
     params = {name: value for name, value in message.params if name != "file"}
     field, position = str(params.get("field", INPUT)), None
     if field == WHOLE:
-        field, params = INPUT, params | {"field": "the input"}
+        field, params = INPUT, params | {"field": "The input"}
     if message.id == "FileNotJson":
         before = text.decode("utf-8-sig").split("\n")[: int(params["line"]) - 1]
         position = sum(len(line) + 1 for line in before) + int(params["column"]) - 1

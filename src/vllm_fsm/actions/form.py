@@ -14,9 +14,11 @@ from vllm_fsm.messages import text as sentence
 
 if TYPE_CHECKING:
     from vllm_fsm.actions.credentials import Access
+    from vllm_fsm.actions.models import Removed
     from vllm_fsm.actions.selection import Chosen
     from vllm_fsm.actions.site import Site
     from vllm_fsm.cache import CachedModel
+    from vllm_fsm.presets import Offer
 
 Document = dict[str, Any]
 
@@ -67,7 +69,7 @@ def _set_model_form(site: Site) -> Document:
 
     offers, problems = selection.offered(site, site.detect())
     last = selection.last_choice(site)
-    choices = [_choice(offer.preset.id, offer.preset.display_name, offer.reason) for offer in offers]
+    choices = [_offer(offer) for offer in offers]
     choices.append(_choice(CUSTOM, CUSTOM_LABEL))
     known = last.selection if last.selection in [choice["id"] for choice in choices] else None
     variables = [{"name": name, "value": value} for name, value in last.variables]
@@ -80,6 +82,12 @@ def _set_model_form(site: Site) -> Document:
         ],
         "notes": [problem.document() for problem in problems],
     }
+
+
+def _offer(offer: Offer) -> Document:
+    note = None if offer.note is None else Problem(offer.note, "selection").document()
+    choice = _choice(offer.preset.id, offer.preset.display_name, offer.reason)
+    return choice | {"context": offer.context, "devices": offer.devices, "note": note}
 
 
 def _set_model(site: Site, text: bytes) -> Document:
@@ -153,13 +161,12 @@ def access(found: Access) -> Document:
 
 
 def _delete_form(site: Site) -> Document:
-    from vllm_fsm import cache
     from vllm_fsm.actions import models
 
     try:
         listing = models.listed(site)
-    except cache.Refused as refused:
-        return {"fields": _delete_fields([]), "notes": [Problem(refused.message).document()]}
+    except Rejected as refusal:
+        return {"fields": _delete_fields([]), "notes": [problem.document() for problem in refusal.problems]}
     return {"fields": _delete_fields(listing.models), "notes": []}
 
 
@@ -176,20 +183,20 @@ def _delete_fields(cached: Sequence[CachedModel]) -> list[Document]:
 
 
 def _delete(site: Site, text: bytes) -> Document:
-    from vllm_fsm import cache
     from vllm_fsm.actions import models
 
     given = entry.parse(text, entry.DeleteModelCache)
-    try:
-        removed = models.delete(site, given.model, force=bool(given.force))
-    except cache.Refused as refused:
-        raise Rejected([Problem(refused.message, "model")]) from None
-    deleted = removed.deleted
+    return removed(models.delete(site, given.model, force=bool(given.force)))
+
+
+def removed(done: Removed) -> Document:
+    """Return what is said of a deletion; sizes in bytes."""
     return {
-        "freed": deleted.freed,
-        "freeBefore": deleted.free_before,
-        "freeAfter": deleted.free_after,
-        "retried": removed.retried,
+        "freed": done.deleted.freed,
+        "freeBefore": done.deleted.free_before,
+        "freeAfter": done.deleted.free_after,
+        "retried": done.retried,
+        "notes": [] if done.problem is None else [Problem(done.problem).document()],
     }
 
 

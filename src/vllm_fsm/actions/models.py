@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vllm_fsm import cache, request
+from vllm_fsm.actions.problems import Problem, Rejected
 from vllm_fsm.files.store import read_store
 from vllm_fsm.files.writing import Refused
 
 if TYPE_CHECKING:
     from vllm_fsm.actions.site import Site
     from vllm_fsm.core.snapshot import Message
+
+MODEL: Final = "model"
+"""The field of the form that says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +31,12 @@ class Removed:
 
 
 def listed(site: Site) -> cache.Listing:
-    """Return what the cache holds. Raises `cache.Refused`."""
+    """Return what the cache holds. Raises Rejected when it cannot be read."""
     used = _needed(site, site.health())
-    return cache.listing(site.config.models, served=used.served, selected=used.selected)
+    try:
+        return cache.listing(site.config.models, served=used.served, selected=used.selected)
+    except cache.Refused as refused:
+        raise Rejected([Problem(refused.message)]) from None
 
 
 def delete(site: Site, model: str, *, force: bool = False) -> Removed:
@@ -38,13 +45,16 @@ def delete(site: Site, model: str, *, force: bool = False) -> Removed:
     `force` deletes a model that is in use, or of which that cannot be known.
 
     Raises:
-        cache.Refused: it was not deleted, or not all of it.
+        Rejected: it was not deleted, or not all of it.
     """
     said = site.health()
     used = _needed(site, said)
     if used.unknown is not None and not force:
-        raise cache.Refused(used.unknown)
-    deleted = cache.delete(site.config.models, model, in_use=used, force=force)
+        raise Rejected([Problem(used.unknown, MODEL)])
+    try:
+        deleted = cache.delete(site.config.models, model, in_use=used, force=force)
+    except cache.Refused as refused:
+        raise Rejected([Problem(refused.message, MODEL)]) from None
     if not cache.lacks_room(said):
         return Removed(deleted, retried=False)
     try:

@@ -57,7 +57,8 @@ class Choice:
     selection: str
     """The id of a preset, or `custom`."""
     arguments: str = field(default="", repr=False)
-    """For `custom`: what follows `vllm serve`, as it would be typed."""
+    """For `custom`: what follows `vllm serve`, as it would be typed. As `last_choice` shows it, `***` in the place of
+    secrets, it is what is stored."""
     variables: Variables = field(default=(), repr=False)
     """For the engine; `***` stands for the value that is stored. With a preset: for access and network only."""
     token: str | None = field(default=MASK, repr=False)
@@ -136,7 +137,9 @@ def offered(site: Site, machine: Machine) -> tuple[tuple[Offer, ...], tuple[Prob
     """Return what becomes of each preset on `machine`, and what is wrong with the hardware or the file of presets."""
     presets, wrong = load(site.config.data)
     problems = () if machine.complete else machine.notes
-    return fit(presets, Capacity.of(machine)), tuple(map(Problem, (*problems, *((wrong,) if wrong else ()))))
+    return fit(presets, Capacity.of(machine), os.path.exists), tuple(
+        map(Problem, (*problems, *((wrong,) if wrong else ())))
+    )
 
 
 def last_choice(site: Site) -> Choice:
@@ -145,20 +148,39 @@ def last_choice(site: Site) -> Choice:
     A store that was written by hand comes back as custom arguments.
     """
     store = _stored(site)
-    selected = store.model_selection
     environment = store.environment()
     token = MASK if any(name == TOKEN and value for name, value in environment) else None
-    if selected is not None and selected.selection is not None:
-        own = tuple((variable.name, variable.value) for variable in selected.custom_env or ())
-        arguments, name = selected.custom_args or "", selected.selection
-    elif store.serve_args:
-        own, arguments, name = environment, shlex.join(store.serve_args), CUSTOM
-    else:
-        own, arguments, name = (), "", ""
+    name = _selected(store)
+    own: Variables = ()
+    if name == CUSTOM and store.serve_args:
+        own = environment
+    elif store.model_selection is not None:
+        own = tuple((variable.name, variable.value) for variable in store.model_selection.custom_env or ())
     named = {name for name, _ in own}
     own += tuple((name, value) for name, value in environment if name not in named and _ACCESS.fullmatch(name))
     variables = tuple((name, MASK if secret(name, value) else value) for name, value in own if name != TOKEN)
-    return Choice(name, arguments, variables, token)
+    return Choice(name, Redactor().scrub(_last_arguments(store)), variables, token)
+
+
+def _selected(store: Store) -> str:
+    """Return the id of what is selected, empty for nothing."""
+    selected = store.model_selection
+    if selected is not None and selected.selection is not None:
+        return selected.selection
+    return CUSTOM if store.serve_args else ""
+
+
+def _last_arguments(store: Store) -> str:
+    """Return the custom arguments: as they were typed, unless somebody has edited those that are served since."""
+    selected = store.model_selection
+    typed = "" if selected is None else selected.custom_args or ""
+    if _selected(store) != CUSTOM or not store.serve_args:
+        return typed
+    try:
+        same = [word.text for word in split(typed)] == store.serve_args
+    except Unsplittable:
+        same = False
+    return typed if same else shlex.join(store.serve_args)
 
 
 def secret(name: str, value: str) -> bool:
@@ -181,7 +203,8 @@ def _preset(site: Site, choice: Choice, stored: Store, machine: Machine) -> Prep
             else rejected(SELECTION, "PresetUnknownMeant", name=name, meant=meant)
         )
     if offer.reason is not None:
-        raise Rejected([Problem(offer.reason, SELECTION), *problems])
+        which = Message.of("PresetNotOffered", name=choice.selection)
+        raise Rejected([Problem(offer.reason, SELECTION), *problems, Problem(which, SELECTION)])
     given, token, wrong = _given(choice, stored)
     wrong += [
         Problem(Message.of("VariableNotForPreset", number=at + 1, kept=ACCESS), f"{ENVIRONMENT}[{at}].name")
@@ -201,8 +224,11 @@ def _preset(site: Site, choice: Choice, stored: Store, machine: Machine) -> Prep
 
 def _custom(site: Site, choice: Choice, stored: Store) -> Prepared:
     given, token, wrong = _given(choice, stored)
+    redactor = Redactor()
+    last = _last_arguments(stored)
+    typed = last if choice.arguments == redactor.scrub(last) else choice.arguments
     try:
-        words = split(choice.arguments)
+        words = split(typed)
     except Unsplittable as refused:
         raise Rejected([Problem(refused.message, ARGUMENTS, refused.position), *wrong]) from None
     if not words:
@@ -213,11 +239,20 @@ def _custom(site: Site, choice: Choice, stored: Store) -> Prepared:
     problems = [(one.severity, _problem(one, list(given))) for one in found]
     wrong += [problem for severity, problem in problems if severity is Severity.ERROR]
     wrong += _name(arguments, words)
+    wrong += [
+        Problem(Message.of("SecretMasked", character=word.start + 1), ARGUMENTS, word.start)
+        for word in words
+        if MASK in word.text
+    ]
     if wrong:
         raise Rejected(dict.fromkeys(wrong))
     own = [(name, value) for name, value in environment if name != TOKEN]
-    selection = {SELECTION: CUSTOM, ARGUMENTS: choice.arguments} | ({ENVIRONMENT: _listed(own)} if own else {})
-    return Prepared(arguments, environment, selection, tuple(problem for _, problem in problems))
+    selection = {SELECTION: CUSTOM, ARGUMENTS: typed} | ({ENVIRONMENT: _listed(own)} if own else {})
+    shown_to_all = next((word for word in words if redactor.scrub(word.text) != word.text), None)
+    notes = [problem for _, problem in problems]
+    if shown_to_all is not None:
+        notes.append(Problem(Message.of("SecretInArguments"), ARGUMENTS, shown_to_all.start))
+    return Prepared(arguments, environment, selection, tuple(notes))
 
 
 def _check(site: Site, arguments: Sequence[str], environment: Variables) -> tuple[Complaint, ...]:

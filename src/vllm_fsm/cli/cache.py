@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 from vllm_fsm import cache, messages
 from vllm_fsm.actions import models
+from vllm_fsm.actions.problems import Rejected
 from vllm_fsm.cli import table
+from vllm_fsm.cli.refusal import refuse
 from vllm_fsm.cli.site import site
 from vllm_fsm.health import gb, timestamp
 
 if TYPE_CHECKING:
-    from vllm_fsm.core.snapshot import Message
+    pass
 
 SCHEMA = 1
 HEADER = ("MODEL", "SIZE", "LAST USED", "STATE")
@@ -24,22 +25,13 @@ def main(arguments: argparse.Namespace) -> int:
     """Print what the cache holds; return 1 when it cannot be read."""
     try:
         found = models.listed(site(arguments))
-    except cache.Refused as refused:
-        return refuse(refused, arguments.json)
+    except Rejected as refusal:
+        return refuse(refusal, as_json=arguments.json)
     if arguments.json:
         print(json.dumps(document(found), ensure_ascii=False, indent=2))
     else:
         print("\n".join(lines(found, table.columns())))
     return 0
-
-
-def refuse(refused: cache.Refused, as_json: bool) -> int:
-    """Say why nothing was done; return the exit code."""
-    if as_json:
-        print(json.dumps({"ok": False, "error": _said(refused.message)}, ensure_ascii=False))
-    else:
-        print(f"vllm-fsm: {refused}", file=sys.stderr)
-    return 1
 
 
 def document(found: cache.Listing) -> dict[str, Any]:
@@ -57,7 +49,7 @@ def document(found: cache.Listing) -> dict[str, Any]:
                 "lastUsed": None if model.last_used is None else timestamp(model.last_used),
                 "state": None if model.state is None else model.state.value,
                 "linked": model.linked,
-                "problem": None if model.problem is None else _said(model.problem),
+                "problem": model.problem and messages.document(model.problem),
             }
             for model in found.models
         ],
@@ -65,10 +57,6 @@ def document(found: cache.Listing) -> dict[str, Any]:
         "free": found.free,
         "stale": [{"path": left.path, "size": left.size} for left in found.stale],
     }
-
-
-def _said(message: Message) -> dict[str, Any]:
-    return {"id": message.id, "params": dict(message.params), "message": messages.text(message)}
 
 
 def lines(found: cache.Listing, columns: int) -> list[str]:

@@ -23,7 +23,7 @@ def choose(here: Site, given: Choice, *, dry: bool) -> Chosen | None:
     """Ask until something is chosen that can be served; `given` has the variables. None at the end of input."""
     offers, problems = selection.offered(here, here.detect())
     for problem in problems:
-        print(*told(problem), sep="\n", file=sys.stderr)
+        print(told(problem), file=sys.stderr)
     last = selection.last_choice(here)
     fitting = [offer for offer in offers if offer.reason is None]
     ids = [*(offer.preset.id for offer in fitting), CUSTOM]
@@ -46,7 +46,7 @@ def choose(here: Site, given: Choice, *, dry: bool) -> Chosen | None:
             return selection.choose(here, choice, dry=dry)
         except Rejected as refusal:
             for problem in refusal.problems:
-                print(*told(problem), sep="\n", file=sys.stderr)
+                print(told(problem), file=sys.stderr)
 
 
 def lines(fitting: Sequence[Offer], of: int, last: str, columns: int, colours: bool = False) -> list[str]:
@@ -89,10 +89,11 @@ def _number(ids: Sequence[str], first: int) -> str:
 
 def _arguments(last: Choice) -> str:
     """Ask for the arguments; nothing stands for the last ones."""
-    if last.selection == CUSTOM and last.arguments:
-        print("\n".join(table.rows([("now", plain(last.arguments))], table.columns())))
-    said = _ask("Model and arguments: ")
-    return said if said.strip() else (last.arguments if last.selection == CUSTOM else said)
+    if last.selection != CUSTOM or not last.arguments:
+        return _ask("Model and arguments: ")
+    print("\n".join(table.rows([("now", plain(last.arguments))], table.columns())))
+    said = _ask("Model and arguments [as now]: ")
+    return said if said.strip() else last.arguments
 
 
 def _ask(prompt: str) -> str:

@@ -40,21 +40,25 @@ def main(arguments: argparse.Namespace) -> int:
 def lines(machine: Machine, columns: int, colours: bool = False) -> list[str]:
     """Return the answer as lines of at most `columns` characters where words allow it."""
     tier = machine.tier or "unknown"
-    serves = f"{machine.count} × {machine.chosen[0].name}, {_gib(machine.memory_gib)} each" if machine.count else "none"
-    named = [
-        ("tier", tier),
-        ("uses", serves + (", FP8" if machine.fp8 else ", no FP8" if machine.count else "")),
-        ("memory", f"{_gib(machine.ram_gib)} of the system"),
-    ]
+    named = [("tier", tier), ("uses", _used(machine)), ("system", f"{_gib(machine.ram_gib)} of memory")]
     for at, note in enumerate(machine.notes):
         named.append(("" if at else "notes", messages.text(note)))
     if machine.environment:
-        named.append(("needs", " ".join(f"{name}={value}" for name, value in machine.environment)))
+        needs = " ".join(f"{name}={value}" for name, value in machine.environment)
+        named.append(("needs", f"{needs} for the engine; presets bring that, custom arguments do not."))
     shown = table.rows(named, columns)
     shown[0] = shown[0].replace(tier, table.colour(tier, table.GREEN if machine.tier else table.RED, colours))
     if machine.devices:
         shown += ["", *table.table(HEADER, [_row(alike) for alike in _alike(machine.devices)], columns)]
     return shown
+
+
+def _used(machine: Machine) -> str:
+    if not machine.count:
+        return "none"
+    memory = "unknown memory" if machine.memory_gib is None else _gib(machine.memory_gib)
+    each = " each" if machine.count > 1 else ""
+    return f"{machine.count} × {machine.chosen[0].name}, {memory}{each}, {'FP8' if machine.fp8 else 'no FP8'}"
 
 
 def _alike(devices: Sequence[Device]) -> list[tuple[Device, ...]]:

@@ -17,8 +17,8 @@ SHORTEST = 16
 """Characters of a key whose end may be shown."""
 
 
-def show(found: Access, arguments: argparse.Namespace) -> None:
-    """Print the key, masked on a terminal unless `--show`, and the address."""
+def show(found: Access, arguments: argparse.Namespace, note: str = "") -> None:
+    """Print the key, masked on a terminal unless `--show`, the address, and what is to be known of them."""
     if arguments.json:
         print(json.dumps(succeeded(access(found)), ensure_ascii=False))
         return
@@ -29,7 +29,8 @@ def show(found: Access, arguments: argparse.Namespace) -> None:
         rows.append(("", "--show prints the key in full."))
     if found.aside is not None:
         rows.append(("kept", f"the broken file, as {found.aside}"))
-    print("\n".join(table.rows(rows, table.columns())))
+    shown = table.rows(rows, table.columns())
+    print("\n".join([*shown, *table.fold(note, table.columns())] if note else shown))
 
 
 def masked(key: str) -> str:

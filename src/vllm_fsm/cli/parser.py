@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-EPILOG = "Each flag can also be set as an environment variable: --run-dir is VLLM_FSM_RUN_DIR. Flags win."
+EPILOG = "The flags of `run`, and --build, can also be set as variables: --run-dir is VLLM_FSM_RUN_DIR. Flags win."
 CREDENTIALS = f"Exit codes: 0 done, 1 there is no key, or it could not be stored, 2 wrong usage. {EPILOG}"
 EPILOGS = {
-    "run": "Exit codes: 0 asked to stop, 2 wrong usage, 3 another controller holds a directory, 70 a bug of ours.",
-    "delete-model-cache": f"Exit codes: 0 deleted, 1 refused or not all of it could be removed. {EPILOG}",
+    "run": (
+        "Exit codes: 0 asked to stop, 2 wrong usage, 3 another controller holds a directory, 70 a bug of ours. "
+        f"{EPILOG}"
+    ),
+    "delete-model-cache": f"Exit codes: 0 deleted, 2 refused, or not all of it could be removed. {EPILOG}",
     "hardware": f"Exit codes: 0 everything answered, 1 something did not. {EPILOG}",
     "set-model": (
         "Exit codes: 0 done, or nothing to be done; 1 it could not be stored, or nothing was chosen; 2 refused, with "
@@ -119,7 +122,7 @@ def _presets(presets: argparse.ArgumentParser) -> None:
     machine = presets.add_argument_group("another machine", "What would fit on hardware that is described here?")
     machine.add_argument("--tier", choices=[*TIERS, CPU], help="kind of hardware")
     machine.add_argument("--memory", type=_positive, metavar="GIB", help="memory of one GPU in GiB")
-    machine.add_argument("--devices", type=_positive, default=1, help="how many equal GPUs (default: 1)")
+    machine.add_argument("--devices", type=_positive, help="how many equal GPUs (default: 1)")
     machine.add_argument("--no-fp8", action="store_true", help="AMD GPUs that do not calculate in FP8")
     _json(presets)
 
@@ -132,7 +135,7 @@ def _set_model(set_model: argparse.ArgumentParser) -> None:
         "preset",
         metavar="PRESET",
         nargs="?",
-        help="one of `vllm-fsm presets`; with nothing to choose, a terminal is asked",
+        help="one that `vllm-fsm presets` lists; with nothing to choose, a terminal is asked",
     )
     set_model.add_argument(
         "--custom", metavar="ARGUMENTS", help="what follows `vllm serve`, as one string that is split as a shell does"
@@ -151,7 +154,7 @@ def _set_model(set_model: argparse.ArgumentParser) -> None:
     set_model.add_argument(
         "--hf-token-file", metavar="FILE", help="HuggingFace token from a file, or from standard input (-)"
     )
-    set_model.add_argument("--dry-run", action="store_true", help="check everything and write nothing")
+    set_model.add_argument("--dry-run", action="store_true", help="check the choice and write nothing")
     _json(set_model)
 
 
@@ -167,10 +170,11 @@ def _credentials(credentials: argparse.ArgumentParser) -> None:
 
 def _action(action: argparse.ArgumentParser) -> None:
     verbs = action.add_subparsers(dest="verb", metavar="VERB", required=True)
-    verbs.add_parser("list", help="which actions there are")
-    for verb, help_ in (("form", "what an action asks for"), ("run", "do it")):
-        one = verbs.add_parser(verb, help=help_)
-        one.add_argument("id", metavar="ID", help="of the action")
+    verbs.add_parser("list", help="print which actions there are", description="Print which actions there are.")
+    for verb, help_ in (("form", "print what an action asks for"), ("run", "run an action")):
+        description = f"{help_[0].upper()}{help_[1:]}."
+        one = verbs.add_parser(verb, help=help_, description=description, epilog=EPILOGS["action"])
+        one.add_argument("id", metavar="ID", help="of the action, as `vllm-fsm action list` prints it")
         if verb == "run":
             one.add_argument("--input", metavar="JSON", default="{}", help="the fields, - for standard input")
         _directories(one, "data", "public", "run_dir")
@@ -185,7 +189,7 @@ def _cache(cache: argparse.ArgumentParser) -> None:
 
 
 def _delete_model_cache(delete: argparse.ArgumentParser) -> None:
-    delete.add_argument("model", metavar="MODEL", help='as "vllm-fsm cache" lists it: org/name')
+    delete.add_argument("model", metavar="MODEL", help="as `vllm-fsm cache` lists it: org/name")
     delete.add_argument("--force", action="store_true", help="also when it is selected, served or being downloaded")
     _directories(delete, "data", "run_dir")
     _json(delete)

@@ -5,22 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from vllm_fsm.cli import USAGE
+from vllm_fsm import messages
+from vllm_fsm.cli import USAGE, table
 from vllm_fsm.core.snapshot import Message
 from vllm_fsm.hardware import detect
 from vllm_fsm.hardware.machine import Build
 from vllm_fsm.messages import text as sentence
 from vllm_fsm.presets import CPU, CUSTOM, Capacity, Offer, default, fit, load
 
-NARROWEST = 40
-LEAST_TEXT = 36
-"""Columns that a text is left with beside the preset's id; otherwise it goes below."""
+SCHEMA = 1
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -31,19 +28,21 @@ def main(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"vllm-fsm presets: {error}", file=sys.stderr)
         return USAGE
+    presets, wrong = load(arguments.data)
     if capacity is None:
         machine = detect(os.environ, Build(arguments.build) if arguments.build else None)
-        capacity = Capacity.of(machine)
         failed = () if machine.complete else machine.notes
-    presets, wrong = load(arguments.data)
-    offers = fit(presets, capacity)
+        capacity = Capacity.of(machine)
+        offers = fit(presets, capacity, os.path.exists)
+    else:
+        offers = fit(presets, capacity)
     shown = [offer for offer in offers if arguments.all or offer.reason is None]
     if arguments.json:
-        print(json.dumps(document(capacity, offers, shown, wrong), ensure_ascii=False, indent=2))
+        print(json.dumps(document(capacity, offers, shown, failed, wrong), ensure_ascii=False, indent=2))
     else:
         for message in (*failed, *((wrong,) if wrong is not None else ())):
-            print(f"vllm-fsm: {sentence(message)}", file=sys.stderr)
-        print("\n".join(lines(offers, shown, shutil.get_terminal_size().columns)))
+            print(table.complaint(sentence(message)), file=sys.stderr)
+        print("\n".join(lines(capacity, offers, shown, table.columns())))
     return 1 if failed else 0
 
 
@@ -53,20 +52,28 @@ def described(arguments: argparse.Namespace) -> Capacity | None:
     Raises:
         ValueError: they describe half a machine.
     """
-    if arguments.tier == CPU:
-        return Capacity(CPU, arguments.memory, 0)
-    if (arguments.tier is None) != (arguments.memory is None):
+    tier, memory = arguments.tier, arguments.memory
+    if tier == CPU:
+        return Capacity(CPU, memory, 0)
+    if (tier is None) != (memory is None):
         raise ValueError("--tier and --memory describe a machine only together")
-    if arguments.tier is None:
+    if tier is None:
+        if arguments.devices is not None or arguments.no_fp8:
+            raise ValueError("--devices and --no-fp8 belong to a machine that --tier and --memory describe")
         return None
-    return Capacity(arguments.tier, arguments.memory, arguments.devices, not arguments.no_fp8)
+    return Capacity(tier, memory, arguments.devices or 1, not arguments.no_fp8)
 
 
 def document(
-    capacity: Capacity, offers: Sequence[Offer], shown: Sequence[Offer], wrong: Message | None
+    capacity: Capacity,
+    offers: Sequence[Offer],
+    shown: Sequence[Offer],
+    failed: Sequence[Message],
+    wrong: Message | None,
 ) -> dict[str, Any]:
     """Return what `--json` prints."""
     return {
+        "schema": SCHEMA,
         "capacity": {
             "tier": capacity.tier,
             "memoryGiB": capacity.memory,
@@ -83,23 +90,25 @@ def document(
                 "args": list(offer.arguments),
                 "context": offer.context,
                 "devices": offer.devices,
-                "reason": _said(offer.reason),
-                "note": _said(offer.note),
+                "reason": offer.reason and messages.document(offer.reason),
+                "note": offer.note and messages.document(offer.note),
             }
             for offer in shown
         ],
-        "problem": _said(wrong),
+        "notes": [messages.document(message) for message in failed],
+        "problem": wrong and messages.document(wrong),
     }
 
 
-def lines(offers: Sequence[Offer], shown: Sequence[Offer], columns: int) -> list[str]:
+def lines(capacity: Capacity, offers: Sequence[Offer], shown: Sequence[Offer], columns: int) -> list[str]:
     """Return the presets as lines of at most `columns` characters where words allow it."""
     chosen = default(offers)
-    named = [(offer.preset.id, _text(offer)) for offer in shown]
     fitting = sum(offer.reason is None for offer in offers)
-    last = f"{fitting} of {len(offers)} presets fit. "
+    last = "Which presets fit is not known. " if capacity.tier is None else f"{fitting} of {len(offers)} presets fit. "
     last += "Choose custom arguments." if chosen == CUSTOM else f"The first choice is {chosen}."
-    return [*_rows(named, max(NARROWEST, columns)), *textwrap.wrap(last, max(NARROWEST, columns))]
+    rows = [(offer.preset.id, _text(offer)) for offer in shown]
+    listed = [*table.entries(rows, columns), ""] if rows else []
+    return [*listed, *table.fold(last, columns)]
 
 
 def _text(offer: Offer) -> str:
@@ -109,29 +118,3 @@ def _text(offer: Offer) -> str:
     length = "" if offer.context is None else f", context {offer.context}"
     note = "" if offer.note is None else f" {sentence(offer.note)}"
     return f"{name}: fits{length}, {offer.model}.{note}"
-
-
-def _said(message: Message | None) -> dict[str, Any] | None:
-    if message is None:
-        return None
-    return {"id": message.id, "params": dict(message.params), "message": sentence(message)}
-
-
-def _rows(named: Sequence[tuple[str, str]], width: int) -> list[str]:
-    """Return the names with their texts beside them, or below them where the terminal is narrow."""
-    column = max((len(name) for name, _ in named), default=0) + 2
-    beside = width - column >= LEAST_TEXT
-    shown: list[str] = []
-    for name, text in named:
-        indent = " " * (column if beside else 2)
-        if not beside:
-            shown.append(name)
-        shown += textwrap.wrap(
-            text,
-            width=width,
-            initial_indent=f"{name:<{column}}" if beside else indent,
-            subsequent_indent=indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    return shown

@@ -9,7 +9,6 @@ from vllm_fsm.actions.form import failed
 from vllm_fsm.actions.problems import Problem, Rejected
 from vllm_fsm.cli import USAGE, table
 from vllm_fsm.messages import text as sentence
-from vllm_fsm.redaction import plain
 
 FAILED = 1
 """Exit code when nothing that was given is at fault: a volume is read-only, a file broken."""
@@ -21,13 +20,13 @@ def refuse(refusal: Rejected, *, as_json: bool) -> int:
         print(json.dumps(failed(refusal), ensure_ascii=False))
     else:
         for problem in refusal.problems:
-            print(*told(problem), sep="\n", file=sys.stderr)
+            print(told(problem), file=sys.stderr)
     return FAILED if all(problem.field is None for problem in refusal.problems) else USAGE
 
 
-def told(problem: Problem) -> list[str]:
-    """Return a problem as lines for the terminal; places are counted from 1 there."""
+def told(problem: Problem) -> str:
+    """Return a problem as text for the terminal; places are counted from 1 there."""
     # Some sentences say it themselves.
     at = None if "character" in dict(problem.message.params) else problem.position
     place = "" if at is None else f" (at character {at + 1})"
-    return table.fold(plain(sentence(problem.message)) + place, table.columns(), "vllm-fsm: ")
+    return table.complaint(sentence(problem.message) + place)

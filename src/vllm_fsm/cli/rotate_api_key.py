@@ -13,9 +13,11 @@ from vllm_fsm.cli.site import site
 
 def main(arguments: argparse.Namespace) -> int:
     """Store a new key and print it; return 0 when it is stored."""
+    here = site(arguments)
     try:
-        found = credentials.rotate(site(arguments), arguments.address)
+        found = credentials.rotate(here, arguments.address)
     except Rejected as refusal:
         return refuse(refusal, as_json=arguments.json)
-    key.show(found, arguments)
+    follows = " The running service starts the engine anew with it." if here.running else ""
+    key.show(found, arguments, f"Clients need the new key.{follows}")
     return 0

@@ -86,7 +86,7 @@ def _tell(done: Chosen, here: Site, arguments: argparse.Namespace) -> int:
         print(json.dumps(form.succeeded(form.chosen(done)), ensure_ascii=False))
         return 0
     for note in done.prepared.notes:
-        print(*told(note), sep="\n", file=sys.stderr)
+        print(told(note), file=sys.stderr)
     print("\n".join(lines(done, here.running, table.columns(), table.colourful(sys.stdout))))
     return 0
 
@@ -114,4 +114,4 @@ def _after(done: Chosen, running: bool) -> str:
         return "This was chosen already: nothing was written."
     if running:
         return 'The running service follows; "vllm-fsm status" shows how far it is.'
-    return "No controller is running; it will be followed when one is."
+    return "No controller is running; the next one to start follows it."

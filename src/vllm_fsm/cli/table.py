@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Final, TextIO
 
+from vllm_fsm.redaction import plain
+
 NARROWEST: Final = 40
 """Columns that are always used, however narrow the terminal says it is."""
 GAP: Final = "  "
@@ -46,6 +48,11 @@ def fold(text: str, width: int, first: str = "", rest: str | None = None) -> lis
     ) or [first.rstrip()]
 
 
+def complaint(sentence: str) -> str:
+    """Return what goes to standard error: the sentence behind our name, folded, without what a terminal would obey."""
+    return "\n".join(fold(plain(sentence), columns(), "vllm-fsm: "))
+
+
 def rows(named: Sequence[tuple[str, str]], width: int, indent: int = 0) -> list[str]:
     """Return lines `name  text`, the texts folded below each other from column `indent` on, or as the names need it.
 
@@ -53,6 +60,15 @@ def rows(named: Sequence[tuple[str, str]], width: int, indent: int = 0) -> list[
     """
     indent = max([indent, *(len(name) + len(GAP) for name, _ in named)])
     return [line for name, text in named for line in fold(text, width, f"{name:<{indent}}")]
+
+
+def entries(named: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Return names with their texts beside them, or below them where the width is not enough for that."""
+    indent = max((len(name) for name, _ in named), default=0) + len(GAP)
+    longest = max((len(word) for _, text in named for word in text.split()), default=0)
+    if indent + max(longest, LAST_COLUMN) <= width:
+        return rows(named, width)
+    return [line for name, text in named for line in (name, *fold(text, width, GAP))]
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> list[str]:

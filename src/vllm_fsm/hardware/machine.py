@@ -209,7 +209,7 @@ def _about_variables(
 ) -> tuple[Message, ...]:
     """Say which variables do not mean what one may think."""
     notes = []
-    if not _order_is_known(nvidia, environment):
+    if group and group[0].vendor is Vendor.NVIDIA and not _order_is_known(nvidia, environment):
         notes.append(Message.of("CudaOrderUnknown"))
     hip, cuda = environment.get(visibility.HIP), environment.get(visibility.CUDA)
     if amd.counted and hip and cuda and hip != cuda and (not group or group[0].vendor is Vendor.AMD):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 from vllm_fsm import messages
 
 if TYPE_CHECKING:
-    from vllm_fsm.core.snapshot import Message
     from vllm_fsm.hardware.device import Device
     from vllm_fsm.hardware.machine import Machine
 
@@ -25,7 +24,7 @@ def document(machine: Machine) -> dict[str, Any]:
         "ramGiB": machine.ram_gib,
         "environment": dict(machine.environment),
         "complete": machine.complete,
-        "notes": [_message(note) for note in machine.notes],
+        "notes": [messages.document(note) for note in machine.notes],
         "devices": [_device(device) for device in machine.devices],
     }
 
@@ -45,9 +44,5 @@ def _device(device: Device) -> dict[str, Any]:
         "fp8": device.fp8,
         "chosen": device.chosen,
         "hiddenBy": device.hidden,
-        "reasons": [_message(reason) for reason in device.reasons],
+        "reasons": [messages.document(reason) for reason in device.reasons],
     }
-
-
-def _message(message: Message) -> dict[str, Any]:
-    return {"id": message.id, "params": dict(message.params), "text": messages.text(message)}
