@@ -732,8 +732,8 @@ def test_what_is_in_use_is_not_offered_for_deletion(hub: FakeHub, tmp_path: Path
             "org/large needs 0.1 GB more. 0.0 GB are free on its volume, of which 0.0 GB are kept free."
         )
 
-    with small_volume(tmp_path / "volume", 50) as volume:
-        play(scenario, hub, volume / "models", spare=2 * MIB, serving=lambda: serving[0] if serving else None)
+    volume, first = tmp_path / "volume", lambda: serving[0] if serving else None
+    on_volume(volume, 50, lambda: play(scenario, hub, volume / "models", spare=2 * MIB, serving=first))
 
 
 def test_a_volume_that_fills_up_meanwhile_keeps_its_spare_room(hub: FakeHub, tmp_path: Path) -> None:
@@ -764,9 +764,13 @@ def test_a_cache_that_cannot_be_made(hub: FakeHub, tmp_path: Path) -> None:
         finding = await rig.fails("org/model")
         assert (finding.reason, finding.permanent) == ("CacheNotWritable", True)
 
-    with small_volume(tmp_path / "volume", 16) as volume:
-        subprocess.run(["mount", "-o", "remount,ro", str(volume)], check=True)
+    volume = tmp_path / "volume"
+
+    def read_only() -> None:
+        mount("-o", "remount,ro", str(volume))
         play(scenario, hub, volume / "models")
+
+    on_volume(volume, 16, read_only)
 
 
 def test_a_cache_on_a_read_only_volume(hub: FakeHub, tmp_path: Path) -> None:
