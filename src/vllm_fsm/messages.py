@@ -259,6 +259,7 @@ ENGLISH: Final[dict[str, str]] = {
     "ArgumentsMissing": "There are no arguments; write the model's name, and behind it what vLLM is to be told.",
     "ModelHasBlanks": "The model's name {model} has a blank in it, which no name on the hub has; remove it.",
     "VariableWithoutValue": "Environment variable {number} has no value; write NAME=VALUE.",
+    "TokenFileEmpty": "There is no token in {path}; --unset HF_TOKEN forgets the stored one.",
     "TokenFileUnusable": "The token cannot be read from {path}; name a file that holds nothing else.",
     "SecretMasked": (
         "*** at character {character} stands for a secret that was not shown; write it out, or leave the arguments as "

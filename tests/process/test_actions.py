@@ -224,6 +224,13 @@ def test_nothing_is_expanded_and_nothing_is_written_on_refusal(commands, tmp_pat
     assert list(commands.data.iterdir()) == []
 
 
+def test_a_terminal_that_lacks_a_character_fails_nothing(commands):
+    commands.environment["PYTHONIOENCODING"] = "ascii"
+    done = commands("set-model", "--custom", "org/name", "--env", "A=1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "with    A=?" in done.stdout
+
+
 # --- drivers -----------------------------------------------------------------------------------------------------
 
 

@@ -94,6 +94,10 @@ def test_a_token_comes_from_a_file(service, capsys, tmp_path):
     file.write_text(f"{TOKEN}\n")
     assert main(["set-model", "--custom", "org/name", "--hf-token-file", str(file)]) == 0
     assert service.store["serveEnv"] == [{"name": "HF_TOKEN", "value": TOKEN}]
+    file.write_text("\n")
+    assert main(["set-model", "--custom", "org/name", "--hf-token-file", str(file)]) == 2
+    assert "There is no token in" in capsys.readouterr().err
+    assert service.store["serveEnv"] == [{"name": "HF_TOKEN", "value": TOKEN}]
     assert main(["set-model", "--custom", "org/name", "--unset", "HF_TOKEN"]) == 0
     assert "serveEnv" not in service.store
     assert main(["set-model", "--custom", "org/name", "--hf-token-file", "/none/such"]) == 2

@@ -126,6 +126,7 @@ def test_a_link_is_never_replaced(service):
         ("10.0.0.1", None, "http://10.0.0.1:8000/v1"),
         ("fe80::1", None, "http://[fe80::1]:8000/v1"),
         ("0.0.0.0", "https://vllm.local/", "https://vllm.local/v1"),
+        ("0.0.0.0", "", "http://localhost:8000/v1"),
     ],
 )
 def test_the_address(tmp_path, host, address, url):

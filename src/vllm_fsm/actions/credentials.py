@@ -87,7 +87,7 @@ def rotate(site: Site, address: str | None = None) -> Access:
 
 def base_url(site: Site, address: str | None = None) -> str:
     """Return the URL that clients are given; without an address, one that works on this machine."""
-    if address is None:
+    if not address:
         host = "localhost" if site.config.host in EVERYWHERE else site.config.host
         address = f"http://{f'[{host}]' if ':' in host else host}:{site.config.port}"
     return f"{address.rstrip('/')}/v1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import sys
 from collections.abc import Sequence
 
@@ -23,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     from vllm_fsm.cli.parser import parser
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without a character must not fail a command that has done its work.
+        sys.stdout.reconfigure(errors="replace")
     # No option before the command takes a value.
     asked = next((word for word in words if not word.startswith("-")), None)
     arguments = parser(asked).parse_args(words)

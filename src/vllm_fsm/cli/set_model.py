@@ -78,7 +78,11 @@ def _token(path: str | None) -> str | None:
         if not isinstance(reading, Good):
             raise rejected("--hf-token-file", "TokenFileUnusable", path=path)
         content = reading.value
-    return content.decode("utf-8", "replace").strip()
+    token = content.decode("utf-8", "replace").strip()
+    if not token:
+        # What a failed program has written must not make us forget the stored one.
+        raise rejected("--hf-token-file", "TokenFileEmpty", path="standard input" if path == STDIN else path)
+    return token
 
 
 def _tell(done: Chosen, here: Site, arguments: argparse.Namespace) -> int:
