@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
@@ -811,6 +812,16 @@ def test_the_child_knows_the_way_to_the_hub_and_no_other_secret(
         assert b"https_proxy" in names
         assert names.isdisjoint({b"VLLM_FSM_PORT", b"VLLM_API_KEY", b"OPENAI_API_KEY", b"HF_HUB_OFFLINE"})
         assert KEY.encode() not in b"".join(given)
+
+    play(scenario, hub, models)
+
+
+def test_no_temporary_directory_is_needed(hub: FakeHub, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.repo("org/model")
+    monkeypatch.setattr(tempfile, "tempdir", "/no/such/directory")
+
+    async def scenario(rig: Rig) -> None:
+        assert isinstance(await rig.fetches("org/model"), events.WeightsComplete)
 
     play(scenario, hub, models)
 

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -237,7 +236,7 @@ class _Child:
         self.lines = asyncio.StreamReader(LONGEST_LINE)
         """What it says."""
         # A file and no pipe: a long order must not wait for its reader.
-        with tempfile.TemporaryFile() as file:
+        with open(os.memfd_create("order"), "w+b") as file:
             file.write(json.dumps(order).encode())
             file.seek(0)
             self._process = subprocess.Popen(
