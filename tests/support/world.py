@@ -24,7 +24,7 @@ from vllm_fsm.core.states import Engine, Service
 KEYS = [Secret(f"{letter * 22}") for letter in "kqz"]
 MODELS = ["org/one", "org/two", "org/three"]
 BAD = Finding.of("BadArguments", permanent=True, detail="no model")
-TRANSIENT = Finding.of("EngineExited", status=1)
+TRANSIENT = Finding.of("EngineExited", status=1, line="nothing")
 PERMANENT = Finding.of("BadArguments", permanent=True, detail="unrecognized arguments")
 MISSED = Finding.of("FileMissing", line="LocalEntryNotFoundError")
 PASSING = [

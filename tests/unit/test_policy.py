@@ -7,7 +7,7 @@ from vllm_fsm.core import policy
 from vllm_fsm.core.policy import Again, Rest
 from vllm_fsm.core.snapshot import Finding, Settings, Snapshot
 
-CRASH = Finding.of("EngineExited", status=1)
+CRASH = Finding.of("EngineExited", status=1, line="nothing")
 WRONG = Finding.of("BadArguments", permanent=True, detail="no")
 
 
