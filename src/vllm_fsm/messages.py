@@ -75,8 +75,8 @@ ENGLISH: Final[dict[str, str]] = {
         "model, or give it more memory."
     ),
     "MachineMemoryShort": (
-        "The engine asked for {tried} of this machine's memory at once, which is not free. Choose a smaller model, or "
-        "give the machine more memory."
+        "The engine asked for {tried} of memory at once, and the machine does not have so much free. Choose a smaller "
+        "model, or give the machine more memory."
     ),
     "MachineMemoryShortUnmeasured": (
         "The memory of this machine does not suffice for the engine. Choose a smaller model, or give the machine more "
@@ -90,7 +90,7 @@ ENGLISH: Final[dict[str, str]] = {
         "Less GPU memory is free than the engine is to use. End what else uses the GPU, or lower "
         "--gpu-memory-utilization."
     ),
-    "GpuMemoryTaken": "The GPU's memory ran out, of which process {pid} holds {held}. End that process.",
+    "GpuMemoryTaken": "The GPU's memory ran out; process {pid} holds {held} of it. End that process.",
     "GpuMemoryFull": (
         "The GPU's memory ran out: {tried} more were needed, and {free} of {total} were free. Choose a smaller or more "
         "quantized model."
@@ -188,7 +188,7 @@ ENGLISH: Final[dict[str, str]] = {
     "NoWeights": "{repo} holds no weights that vLLM can read. Choose another model, or check --load-format.",
     "UnsafeRepository": "The hub lists something for {repo} that must not be stored ({what}). Choose another model.",
     "NotInCache": (
-        "{repo} is not complete in the cache, and HF_HUB_OFFLINE forbids to download it. Remove that variable."
+        "{repo} is not complete in the cache, and HF_HUB_OFFLINE forbids downloading it. Remove that variable."
     ),
     "DiskFull": (
         "{repo} needs {needed} GB more and {free} GB are free on its volume. Other models in the cache take up "
@@ -203,10 +203,10 @@ ENGLISH: Final[dict[str, str]] = {
     "CacheUnreadable": "The model cache cannot be read ({error}: {path}). Check its volume and permissions.",
     "ModelUnreadable": "It cannot be read in full ({error}: {path}). Check its permissions.",
     "SelectionUnknown": (
-        "Which model is selected cannot be read from {file}, so that none is deleted. Correct the file, or force the "
+        "Which model is selected cannot be read from {file}, so none is deleted. Correct the file, or force the "
         "deletion."
     ),
-    "ModelNotCached": "There is no model {model} in the cache. Choose one of its listing, as it is written there.",
+    "ModelNotCached": "There is no model {model} in the cache. Choose one that is listed, as it is written there.",
     "ModelNotCachedMeant": "There is no model {model} in the cache; perhaps {meant} was meant.",
     "ModelInUse": (
         "{model} was not deleted: it is selected or being served. Choose another model first, or force the deletion."
@@ -233,7 +233,7 @@ ENGLISH: Final[dict[str, str]] = {
         "Correct it; the change is taken without a restart."
     ),
     "FileNotUtf8": "Ignoring {file}: byte {offset} is not UTF-8 text. Save it as UTF-8.",
-    "FileHasNul": "Ignoring {file}: byte {offset} is a NUL, as a write cut off by a power failure leaves them. "
+    "FileHasNul": "Ignoring {file}: byte {offset} is a NUL, as is left by a write that a power failure cut off. "
     "Correct it; the change is taken without a restart.",
     "FileEmpty": "Ignoring {file}: it is empty. To select nothing, write {{}}.",
     "FileDuplicateKey": "Ignoring {file}: {key} stands twice in one object. Remove one of them.",
@@ -323,7 +323,7 @@ ENGLISH: Final[dict[str, str]] = {
     "NvmlFailed": "The NVIDIA driver does not answer ({error}). Restart the machine.",
     "KernelHangs": "The kernel does not answer for a device. Restart the machine.",
     "KernelFailed": "The kernel's device files cannot be read ({error}).",
-    "DevicesBroken": "{count} of {of} devices answer in part or not at all; the reason stands with each.",
+    "DevicesBroken": "Of {of} devices, {count} answered in part or not at all; the reason stands with each.",
     "MemoryUnknown": "The size of the system's memory cannot be read ({error}).",
     "AmdNoCompute": (
         "There is an AMD device without a compute interface. For ROCm, load the amdgpu driver, and give the container "
@@ -395,19 +395,19 @@ ENGLISH: Final[dict[str, str]] = {
     "ValueNoSize": "{flag} takes a whole number like 4096, 4k (4000) or 4K (4096), not {value}.",
     "ValueNoSizeOrAuto": "{flag} takes a whole number like 4096, 4k (4000) or 4K (4096), or auto, not {value}.",
     "ValueNegative": "{flag} takes 0 or more, not {value}.",
-    "ValueNoChoice": "{flag} does not take {value}, but one of {choices}.",
+    "ValueNoChoice": "{flag} takes one of {choices}, not {value}.",
     "ValueNoChoiceMeant": "{flag} does not take {value}; perhaps {meant} was meant.",
-    "ValueNoJson": "The value of {flag} is not valid JSON at its character {character} ({detail}).",
+    "ValueNoJson": "The value of {flag} is not valid JSON at character {character} ({detail}).",
     "ValueNoObject": "The value of {flag} must be a JSON object.",
     "ValueJsonTooLarge": "The value of {flag} holds JSON that is too deep or has a number that is too long.",
     "ValueNotChecked": "The value of {flag} is checked only when the engine starts.",
-    "KeyUnknown": "The JSON object of {flag} has no key {value}, but {choices}.",
+    "KeyUnknown": "The JSON object of {flag} has no key {value}; it has {choices}.",
     "KeyUnknownMeant": "The JSON object of {flag} has no key {value}; perhaps {meant} was meant.",
     "KeyMissing": "The JSON object of {flag} needs the key {key}.",
-    "NameUnknown": "vLLM knows no {value} for {flag}, but {choices}.",
+    "NameUnknown": "vLLM knows no {value} for {flag}; it knows {choices}.",
     "NameUnknownMeant": "vLLM knows no {value} for {flag}; perhaps {meant} was meant.",
-    "NameUnusual": "vLLM by itself knows no {value} for {flag}, but {choices}. Plugins may add names.",
-    "NameUnusualMeant": "vLLM by itself knows no {value} for {flag}, but {meant}. Plugins may add names.",
+    "NameUnusual": "vLLM by itself knows no {value} for {flag}; it knows {choices}. Plugins may add names.",
+    "NameUnusualMeant": "vLLM by itself knows no {value} for {flag}; perhaps {meant} was meant. Plugins may add names.",
     "ChatTemplateMissing": "The chat template {path} does not exist; correct its path.",
     "VersionOther": (
         "The engine is vLLM {engine}, while the flags of vLLM {known} are known here: what is wrong by these is only a "
