@@ -12,7 +12,7 @@ MODEL_ARGS ?=
 SEEDS ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vllm run test lint unit simulation process engine states machines flags soak bench constraints clean
+.PHONY: help setup vllm run test lint unit simulation process engine states machines messages flags soak bench constraints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -60,6 +60,9 @@ states: $(READY)  ## write states.md from the table
 
 machines: $(READY)  ## write docs/machines.md from the machines of the tests
 	cd tests && ../$(BIN)/python -m support.machines > ../docs/machines.md
+
+messages: $(READY)  ## write docs/messages.md from the sentences
+	cd tests && ../$(BIN)/python -m support.sentences > ../docs/messages.md
 
 # Run by the interpreter that the command's first line names: the one that has vLLM.
 flags: vllm  ## write the table of vLLM's flags from its parser

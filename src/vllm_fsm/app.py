@@ -32,7 +32,8 @@ from vllm_fsm.core.snapshot import Snapshot, Target
 from vllm_fsm.driver import Driver
 from vllm_fsm.history import History
 from vllm_fsm.lock import DirectoryLock
-from vllm_fsm.redaction import Redactor, plain
+from vllm_fsm.record import Record
+from vllm_fsm.redaction import Redactor
 from vllm_fsm.request import NAME as REQUEST
 from vllm_fsm.request import Requests
 from vllm_fsm.wishes import Wanted, Wishes
@@ -171,6 +172,9 @@ class Controller:
         self.timers = Timers(post, self.clock)
         self.health = HealthFile(config.run_dir, self._health, self.log)
         self.history = History(config.state)
+        self.record = Record(config.state)
+        self._unrecorded: int | None = None
+        """The start of which a line could not be recorded."""
         self.driver.handlers = {
             fx.StartEngine: self.engine.start,
             fx.TerminateEngine: self.engine.terminate,
@@ -224,6 +228,7 @@ class Controller:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             if code != 0:
                 self.health.remove()  # whoever reads the file alone must not believe what it said last
+        self.record.close()
         self.log("stopped", code=code)
         self.lines.close()
         return code
@@ -302,8 +307,17 @@ class Controller:
         self.log("callback-failed", message=context.get("message"), error=repr(context.get("exception")))
 
     def _relay(self, line: str) -> None:
-        if not self._probed.fullmatch(line):
-            self.log(journal.ENGINE_LINE, line=plain(line))
+        if self._probed.fullmatch(line):
+            return
+        shown = self.redactor.line(line)
+        self.log(journal.ENGINE_LINE, line=shown)
+        attempt = self.driver.snapshot.epoch
+        try:
+            self.record.write(attempt, shown)
+        except OSError as error:
+            if self._unrecorded != attempt:
+                self._unrecorded = attempt
+                self.log("output-not-recorded", attempt=attempt, error=str(error))
 
     def _learn(self, target: Target | None) -> None:
         if target is not None:

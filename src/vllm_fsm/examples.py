@@ -14,7 +14,7 @@ from vllm_fsm.core.states import Download, Engine, Service
 _ONE: Final = Target(("org/name",), (), Secret(""), "org/name")
 _NEXT: Final = Target(("org/next",), (), Secret(""), "org/next")
 _GB: Final = 1_000_000_000
-_EXITED: Final = Finding.of("EngineExited", status=1)
+_EXITED: Final = Finding.of("EngineExited", status=1, line="RuntimeError: unable to open shared memory object")
 _HALF: Final = Progress("org/name", 12_300_000_000, 39_600_000_000, 85e6, 300.0)
 
 

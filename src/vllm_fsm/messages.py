@@ -6,6 +6,7 @@ message rounds. A report is a row of messages, joined by blanks.
 
 from __future__ import annotations
 
+from string import Formatter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -43,9 +44,18 @@ ENGLISH: Final[dict[str, str]] = {
     "EngineNotFound": "The engine command {command} was not found. Check the --engine setting.",
     "EngineNotExecutable": "The engine command {command} cannot be executed ({error}). Check the --engine setting.",
     "EngineStartFailed": "The engine could not be started ({error}). Check the service logs for errors.",
-    "EngineExited": "The engine ended by itself with exit status {status}. Check the service logs for errors.",
+    "EngineExited": (
+        "The engine ended by itself with exit status {status}, for a reason that is not known here. It said: {line}. "
+        "Check the service logs for errors."
+    ),
     "EngineKilled": (
-        "The engine was ended by signal {signal}. Often the machine ran out of memory: choose a smaller model."
+        "The engine was ended by signal {signal}. SIGKILL often means that the machine ran out of memory; choose a "
+        "smaller model then."
+    ),
+    "EngineStopped": "The engine was stopped.",
+    "EngineVanished": (
+        "A process of the engine ended without saying why, as happens when the machine runs out of memory. Choose a "
+        "smaller model, or give the machine more memory."
     ),
     "EngineDead": "The engine died while its server still answered. Check the service logs for errors.",
     "EngineUnresponsive": (
@@ -59,6 +69,97 @@ ENGLISH: Final[dict[str, str]] = {
         "The engine missed a file of the model ({line}). Delete the cached model, so that it is downloaded anew, or "
         "check the hub."
     ),
+    # --- why the engine ended, where it says so itself ---
+    "MachineMemoryFull": (
+        "The memory of this machine or of its container ran out, and the kernel ended the engine. Choose a smaller "
+        "model, or give it more memory."
+    ),
+    "MachineMemoryShort": (
+        "The engine asked for {tried} of memory at once, and the machine does not have so much free. Choose a smaller "
+        "model, or give the machine more memory."
+    ),
+    "MachineMemoryShortUnmeasured": (
+        "The memory of this machine does not suffice for the engine. Choose a smaller model, or give the machine more "
+        "memory."
+    ),
+    "GpuBusy": (
+        "{free} of {total} GiB of GPU memory are free, and the engine is to use {needed} GiB. End what else uses the "
+        "GPU, or lower --gpu-memory-utilization."
+    ),
+    "GpuBusyUnmeasured": (
+        "Less GPU memory is free than the engine is to use. End what else uses the GPU, or lower "
+        "--gpu-memory-utilization."
+    ),
+    "GpuMemoryTaken": "The GPU's memory ran out; process {pid} holds {held} of it. End that process.",
+    "GpuMemoryFull": (
+        "The GPU's memory ran out: {tried} more were needed, and {free} of {total} were free. Choose a smaller or more "
+        "quantized model."
+    ),
+    "GpuMemoryFullUnmeasured": "The GPU's memory ran out. Choose a smaller or more quantized model.",
+    "NoCacheMemory": (
+        "The model fills all the memory that vLLM may use, and none is left for the KV cache. Choose a smaller or more "
+        "quantized model, or raise --gpu-memory-utilization."
+    ),
+    "CacheTooLarge": (
+        "The KV cache is to take {wanted} GiB of memory, and {free} GiB are free. Lower VLLM_CPU_KVCACHE_SPACE."
+    ),
+    "ContextNeedsMemoryMost": (
+        "A context of {wanted} tokens needs {needed} GiB for the KV cache, and {free} GiB are left for it. Set "
+        "--max-model-len to {most} or less."
+    ),
+    "ContextNeedsMemory": (
+        "A context of {wanted} tokens needs {needed} GiB for the KV cache, and {free} GiB are left for it. Lower "
+        "--max-model-len, or choose a smaller model."
+    ),
+    "ContextTooLong": (
+        "A context of {wanted} tokens is asked for, and the model was made for {most}. Set --max-model-len to {most} "
+        "or less, or remove it."
+    ),
+    "ArgumentsRefused": (
+        'vLLM refuses the arguments for this model: {detail}. Correct them with the "Set Model" action.'
+    ),
+    "ToolParserUnknown": "vLLM has no tool call parser {name}. Correct --tool-call-parser.",
+    "ReasoningParserUnknown": "vLLM has no reasoning parser {name}. Correct --reasoning-parser.",
+    "SpeculativeMethodUnsupported": (
+        "vLLM does not support the speculative method {method} with this model. Correct --speculative-config, or "
+        "remove it."
+    ),
+    "SharedMemoryFull": "The shared memory of the container (/dev/shm) is full. Give the container more of it.",
+    "VolumeFullFor": (
+        "A file of {expected} did not fit on the volume of the models, where {room} were free. "
+        '"Delete Model Cache" frees room.'
+    ),
+    "PathDenied": "The engine may not use {path} ({error}). Check its permissions.",
+    "HubSilent": "The hub {host} does not answer in time. Check the network.",
+    "WeightsDamaged": (
+        "A weights file of the model is damaged ({detail}). Delete the cached model, so that it is downloaded anew."
+    ),
+    "ModelUnsupported": (
+        "This vLLM does not support models of the architecture {architecture}. Choose another model, or update the "
+        "service."
+    ),
+    "ModelTypeUnknown": (
+        "This vLLM does not know models of the type {type}. Choose another model, or update the service."
+    ),
+    "QuantizationUnknown": (
+        "This vLLM does not know the quantization method {method}. Choose another build of the model, or correct "
+        "--quantization."
+    ),
+    "RemoteCodeNeeded": (
+        "{repo} brings program code of its own. If you trust its authors, add --trust-remote-code; otherwise choose "
+        "another model."
+    ),
+    "GpuTooOldForFormat": (
+        "The quantization method {method} needs a GPU of compute capability {least}, and this one has {has}. Choose a "
+        "build of the model in another format."
+    ),
+    "GpuUnsupported": "This build of vLLM was not made for this GPU. Use an image that supports it.",
+    "DriverTooOld": "The NVIDIA driver is too old for this vLLM. Update the driver.",
+    "NoGpu": (
+        "vLLM sees no GPU. Check that the GPU is given to the service, and that the service's image is made for it."
+    ),
+    "TooFewGpus": "The arguments ask for {wanted} GPUs, and there are {has}. Lower --tensor-parallel-size.",
+    "PortInUse": "Port {port} was taken by another program while the engine started. End that program.",
     # --- why a model cannot be had, and what to do ---
     "DownloadFailed": "The model could not be downloaded ({error}). Check the network.",
     "FetcherEnded": "The download process ended with {status}. It is begun again where it stopped.",
@@ -86,11 +187,12 @@ ENGLISH: Final[dict[str, str]] = {
     "ModelNotFoundOrPrivate": "{repo} is not on the hub, or is private. Check the spelling; if private, set HF_TOKEN.",
     "ModelPathMissing": "{path} is neither a directory here nor the name of a model on the hub. Check the spelling.",
     "RevisionNotFound": "{repo} has no revision {revision}. Check --revision.",
+    "RevisionNotFoundUnnamed": "{repo} has no revision of the name that is asked for. Check --revision.",
     "RepoDisabled": "The hub has disabled access to {repo}. Choose another model.",
     "NoWeights": "{repo} holds no weights that vLLM can read. Choose another model, or check --load-format.",
     "UnsafeRepository": "The hub lists something for {repo} that must not be stored ({what}). Choose another model.",
     "NotInCache": (
-        "{repo} is not complete in the cache, and HF_HUB_OFFLINE forbids to download it. Remove that variable."
+        "{repo} is not complete in the cache, and HF_HUB_OFFLINE forbids downloading it. Remove that variable."
     ),
     "DiskFull": (
         "{repo} needs {needed} GB more. {free} GB are free on its volume, of which {spare} GB are kept free. Models in "
@@ -109,10 +211,10 @@ ENGLISH: Final[dict[str, str]] = {
     "CacheUnreadable": "The model cache cannot be read ({error}: {path}). Check its volume and permissions.",
     "ModelUnreadable": "It cannot be read in full ({error}: {path}). Check its permissions.",
     "SelectionUnknown": (
-        "Which model is selected cannot be read from {file}, so that none is deleted. Correct the file, or force the "
+        "Which model is selected cannot be read from {file}, so none is deleted. Correct the file, or force the "
         "deletion."
     ),
-    "ModelNotCached": "There is no model {model} in the cache. Choose one of its listing, as it is written there.",
+    "ModelNotCached": "There is no model {model} in the cache. Choose one that is listed, as it is written there.",
     "ModelNotCachedMeant": "There is no model {model} in the cache; perhaps {meant} was meant.",
     "ModelInUse": (
         "{model} was not deleted: it is selected or being served. Choose another model first, or force the deletion."
@@ -139,7 +241,7 @@ ENGLISH: Final[dict[str, str]] = {
         "Correct it; the change is taken without a restart."
     ),
     "FileNotUtf8": "Ignoring {file}: byte {offset} is not UTF-8 text. Save it as UTF-8.",
-    "FileHasNul": "Ignoring {file}: byte {offset} is a NUL, as a write cut off by a power failure leaves them. "
+    "FileHasNul": "Ignoring {file}: byte {offset} is a NUL, as is left by a write that a power failure cut off. "
     "Correct it; the change is taken without a restart.",
     "FileEmpty": "Ignoring {file}: it is empty. To select nothing, write {{}}.",
     "FileDuplicateKey": "Ignoring {file}: {key} stands twice in one object. Remove one of them.",
@@ -229,7 +331,7 @@ ENGLISH: Final[dict[str, str]] = {
     "NvmlFailed": "The NVIDIA driver does not answer ({error}). Restart the machine.",
     "KernelHangs": "The kernel does not answer for a device. Restart the machine.",
     "KernelFailed": "The kernel's device files cannot be read ({error}).",
-    "DevicesBroken": "{count} of {of} devices answer in part or not at all; the reason stands with each.",
+    "DevicesBroken": "Of {of} devices, {count} answered in part or not at all; the reason stands with each.",
     "MemoryUnknown": "The size of the system's memory cannot be read ({error}).",
     "AmdNoCompute": (
         "There is an AMD device without a compute interface. For ROCm, load the amdgpu driver, and give the container "
@@ -314,19 +416,19 @@ ENGLISH: Final[dict[str, str]] = {
     "ValueNoSize": "{flag} takes a whole number like 4096, 4k (4000) or 4K (4096), not {value}.",
     "ValueNoSizeOrAuto": "{flag} takes a whole number like 4096, 4k (4000) or 4K (4096), or auto, not {value}.",
     "ValueNegative": "{flag} takes 0 or more, not {value}.",
-    "ValueNoChoice": "{flag} does not take {value}, but one of {choices}.",
+    "ValueNoChoice": "{flag} takes one of {choices}, not {value}.",
     "ValueNoChoiceMeant": "{flag} does not take {value}; perhaps {meant} was meant.",
-    "ValueNoJson": "The value of {flag} is not valid JSON at its character {character} ({detail}).",
+    "ValueNoJson": "The value of {flag} is not valid JSON at character {character} ({detail}).",
     "ValueNoObject": "The value of {flag} must be a JSON object.",
     "ValueJsonTooLarge": "The value of {flag} holds JSON that is too deep or has a number that is too long.",
     "ValueNotChecked": "The value of {flag} is checked only when the engine starts.",
-    "KeyUnknown": "The JSON object of {flag} has no key {value}, but {choices}.",
+    "KeyUnknown": "The JSON object of {flag} has no key {value}; it has {choices}.",
     "KeyUnknownMeant": "The JSON object of {flag} has no key {value}; perhaps {meant} was meant.",
     "KeyMissing": "The JSON object of {flag} needs the key {key}.",
-    "NameUnknown": "vLLM knows no {value} for {flag}, but {choices}.",
+    "NameUnknown": "vLLM knows no {value} for {flag}; it knows {choices}.",
     "NameUnknownMeant": "vLLM knows no {value} for {flag}; perhaps {meant} was meant.",
-    "NameUnusual": "vLLM by itself knows no {value} for {flag}, but {choices}. Plugins may add names.",
-    "NameUnusualMeant": "vLLM by itself knows no {value} for {flag}, but {meant}. Plugins may add names.",
+    "NameUnusual": "vLLM by itself knows no {value} for {flag}; it knows {choices}. Plugins may add names.",
+    "NameUnusualMeant": "vLLM by itself knows no {value} for {flag}; perhaps {meant} was meant. Plugins may add names.",
     "ChatTemplateMissing": "The chat template {path} does not exist; correct its path.",
     "VersionOther": (
         "The engine is vLLM {engine}, while the flags of vLLM {known} are known here: what is wrong by these is only a "
@@ -342,6 +444,11 @@ ENGLISH: Final[dict[str, str]] = {
     "NothingEscaped": "The \\ at character {character} has nothing behind it; remove it, or write \\\\.",
     "CharacterRefused": "The character {code} at character {character} cannot be seen and cannot be meant; remove it.",
 }
+
+
+def parameters(id_: str) -> tuple[str, ...]:
+    """Return the names of the parameters of a sentence, each once."""
+    return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(ENGLISH[id_]) if name))
 
 
 def text(message: Message) -> str:

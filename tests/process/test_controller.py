@@ -408,6 +408,22 @@ def test_history_outlives_the_controller(controller, capsys):
     assert "Loading → Ready" in capsys.readouterr().out
 
 
+def test_the_output_of_a_start_is_kept_redacted_and_outlives_the_controller(controller, capsys):
+    from vllm_fsm.cli import main
+
+    said = f"ValueError: {controller.key} is what the engine was given"
+    controller.serve("tiny", RUDE_EXIT_CODE=1, RUDE_LAST_LINE=said).until(
+        "Loading", also=lambda health: health["nextTry"]
+    )
+    controller.stop()
+    assert main(["logs", "--data", str(controller.data)]) == 0
+    shown = capsys.readouterr().out
+    assert "ValueError: *** is what it was given" in shown
+    assert controller.key not in shown
+    folder = controller.data / ".vllm-fsm" / "attempts"
+    assert {oct(file.stat().st_mode & 0o777) for file in folder.iterdir()} == {"0o600"}
+
+
 def test_the_health_file_beats(controller):
     controller.until("NoModel")
     path = controller.run_dir / "health.json"

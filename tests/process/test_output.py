@@ -3,12 +3,11 @@
 import asyncio
 import os
 import tracemalloc
-from collections.abc import Callable
 
 import pytest
 
 from support.wait import await_for
-from vllm_fsm.adapters.process.output import LONGEST_LINE, TAIL_LINES, TAIL_WIDTH, Output
+from vllm_fsm.adapters.process.output import LONGEST_LINE, Output
 
 KEY = "kSecretKey0123456789ab"
 
@@ -119,27 +118,8 @@ def test_draining_reads_what_is_there_and_does_not_wait_for_more() -> None:
         assert lines == ["one", "two", "three"]
         output.drain()
         assert lines == ["one", "two", "three"]
-        assert output.tail(str.upper) == "ONE\nTWO\nTHREE"
         output.close()
         output.drain()
         os.close(writing)
 
     asyncio.run(scenario())
-
-
-def test_the_tail_is_redacted_before_it_is_shortened() -> None:
-    async def tail(redact: Callable[[str], str]) -> str:
-        reading, writing = os.pipe()
-        output = Output(reading, relay=lambda line: None, secret=KEY)
-        for number in range(TAIL_LINES):
-            os.write(writing, b"%d\n" % number)
-        os.write(writing, b"x" * (TAIL_WIDTH - 5) + KEY.encode() + b"\n")
-        output.drain()
-        output.close()
-        os.close(writing)
-        return output.tail(redact)
-
-    lines = asyncio.run(tail(lambda line: line.replace(KEY, "*"))).split("\n")
-    assert len(lines) == TAIL_LINES
-    assert lines[0] == "1"
-    assert lines[-1] == "x" * (TAIL_WIDTH - 5) + "*"

@@ -12,8 +12,9 @@ from vllm_fsm.core.snapshot import Finding, Secret, Settings, Snapshot, Target
 
 KEY = Secret("a" * 22)
 OTHER_KEY = Secret("b" * 22)
-CRASH = Finding.of("EngineExited", status=1)
+CRASH = Finding.of("EngineExited", status=1, line="nothing")
 WRONG = Finding.of("BadArguments", permanent=True, detail="unrecognized arguments: --oops")
+FULL = Finding.of("GpuMemoryFullUnmeasured")
 TAKEN = Finding.of("PortTaken", port=8000, holder="nginx (pid 7)")
 HUB_DOWN = Finding.of("HubUnreachable", host="hub.example")
 MISSED = Finding.of("FileMissing", line="LocalEntryNotFoundError")

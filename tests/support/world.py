@@ -24,7 +24,13 @@ from vllm_fsm.core.states import Engine, Service
 KEYS = [Secret(f"{letter * 22}") for letter in "kqz"]
 MODELS = ["org/one", "org/two", "org/three"]
 BAD = Finding.of("BadArguments", permanent=True, detail="no model")
-TRANSIENT = Finding.of("EngineExited", status=1)
+TRANSIENT = Finding.of("EngineExited", status=1, line="nothing")
+PASSED = [
+    TRANSIENT,
+    *(Finding.of(reason) for reason in ("GpuBusyUnmeasured", "GpuMemoryFullUnmeasured", "MachineMemoryFull")),
+    *(Finding.of(reason) for reason in ("EngineVanished", "PortInUse")),
+]
+"""Why an engine ends that may start the next time; some of it is not believed twice."""
 PERMANENT = Finding.of("BadArguments", permanent=True, detail="unrecognized arguments")
 MISSED = Finding.of("FileMissing", line="LocalEntryNotFoundError")
 PASSING = [
@@ -243,6 +249,8 @@ class World:
             self.must(not living, "absent means that nothing is left", event)
         if after.state is Service.FAILED:
             self.must(after.finding is not None, "Failed says why", event)
+        if after.failed and after.finding is not None and after.finding.permanent:
+            self.must(after.due(ev.RestartDue) is None, "what is permanent is not tried again by itself", event)
         if after.state is Service.READY:
             self.must(after.finding is None, "Ready has no failure to tell", event)
         self.must(
@@ -337,7 +345,7 @@ class World:
         if r() < self.faults.die_when_ready:
             status = self.random.choice([0, 0, -9, 1])
             dead = ev.EngineDead(0.0, effect.epoch, Finding.of("EngineDead"))
-            last = ev.EngineExited(0.0, effect.epoch, status, TRANSIENT)
+            last = ev.EngineExited(0.0, effect.epoch, status, self.random.choice(PASSED))
             self.schedule(r() * self.random.choice([10, 1000]), self.random.choice([dead, last]))
         elif r() < self.faults.hang:
             process.hangs = True
@@ -482,7 +490,7 @@ class World:
         return True
 
     def some_finding(self) -> Finding:
-        return PERMANENT if self.random.random() < self.faults.permanent else TRANSIENT
+        return PERMANENT if self.random.random() < self.faults.permanent else self.random.choice(PASSED)
 
     def some_target(self) -> Target | None:
         dice = self.random.random()

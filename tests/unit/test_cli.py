@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from support.story import Story, target
-from vllm_fsm import health, history, lock, request
+from vllm_fsm import health, history, lock, record, request
 from vllm_fsm.adapters.health_file import NAME
 from vllm_fsm.cli import main, status
 from vllm_fsm.cli.reading import boot_id
@@ -133,6 +133,24 @@ def test_history_as_json_and_limited(tmp_path, capsys):
         history.History(tmp_path).append({"number": number})
     assert main(["history", "--state-dir", str(tmp_path), "--json", "-n", "2"]) == 0
     assert [json.loads(line)["number"] for line in capsys.readouterr().out.splitlines()] == [3, 4]
+
+
+def test_logs_of_nothing(tmp_path, capsys):
+    assert main(["logs", "--data", str(tmp_path)]) == 1
+    assert "no output of a start is kept" in capsys.readouterr().err
+    assert main(["logs", "--data", str(tmp_path), "--attempt", "7"]) == 1
+    assert "no output of start 7 is kept" in capsys.readouterr().err
+
+
+def test_logs_of_the_latest_start_or_of_another(tmp_path, capsys):
+    written = record.Record(tmp_path)
+    for attempt in (1, 2):
+        written.write(attempt, f"words of {attempt}")
+    written.close()
+    assert main(["logs", "--state-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "words of 2\n"
+    assert main(["logs", "--state-dir", str(tmp_path), "--attempt", "1", "--json"]) == 0
+    assert capsys.readouterr().out == '"words of 1"\n'
 
 
 def test_version_and_usage(capsys):

@@ -117,7 +117,7 @@ def test_waiting_for_the_next_try_says_when_and_which():
     story = Story().loading().crashes().happens(ev.EngineStarted, 78).crashes()
     result, message = shown(story)
     assert result == "loading"
-    assert message.startswith("The engine ended by itself with exit status 1.")
+    assert message.startswith("The engine ended by itself with exit status 1, for a reason")
     assert message.endswith("UTC, number 2 of 5.")
 
 

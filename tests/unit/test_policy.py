@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from vllm_fsm.core import policy
 from vllm_fsm.core.policy import Again, Rest
 from vllm_fsm.core.snapshot import Finding, Settings, Snapshot
+from vllm_fsm.messages import ENGLISH
 
-CRASH = Finding.of("EngineExited", status=1)
+CRASH = Finding.of("EngineExited", status=1, line="nothing")
 WRONG = Finding.of("BadArguments", permanent=True, detail="no")
 
 
@@ -41,6 +42,27 @@ def test_resting_goes_on_until_the_engine_was_ready_for_long():
 
 def test_a_permanent_failure_waits_for_the_user():
     assert policy.after_failure(Snapshot(), 0.0, WRONG) == Rest(None)
+
+
+def test_what_is_worth_one_more_try_is_permanent_when_it_repeats():
+    full = Finding.of("GpuMemoryFullUnmeasured")
+    assert policy.judged(Snapshot(), 10.0, full) is full
+    assert policy.judged(Snapshot(crashes=(0.0,), causes=("EngineExited",)), 10.0, full) is full
+    assert policy.judged(Snapshot(crashes=(0.0,), causes=(full.reason,)), 10.0, full).permanent
+    both = Snapshot(crashes=(0.0, 1.0), causes=(full.reason, "EngineExited"))
+    assert policy.judged(both, 10.0, full).permanent
+    assert policy.judged(both, 900.5, full) is full
+    assert policy.judged(Snapshot(causes=(full.reason,)), 10.0, full) is full
+
+
+def test_what_may_always_pass_is_never_permanent_by_repeating():
+    busy = Finding.of("GpuBusyUnmeasured")
+    assert policy.judged(Snapshot(crashes=(0.0,), causes=(busy.reason,)), 10.0, busy) is busy
+    assert policy.judged(Snapshot(crashes=(0.0,), causes=(WRONG.reason,)), 10.0, WRONG) is WRONG
+
+
+def test_every_reason_that_is_tried_once_more_has_a_sentence():
+    assert set(ENGLISH) >= policy.ONCE
 
 
 def test_what_has_served_is_started_again_whatever_it_printed():

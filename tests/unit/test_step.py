@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.story import CRASH, HUB_DOWN, KEY, MISSED, OTHER_KEY, TAKEN, WRONG, Story, target
+from support.story import CRASH, FULL, HUB_DOWN, KEY, MISSED, OTHER_KEY, TAKEN, WRONG, Story, target
 from vllm_fsm.core import effects as fx
 from vllm_fsm.core import events as ev
 from vllm_fsm.core.machine import step
@@ -235,6 +235,28 @@ def test_a_permanent_failure_waits_for_the_user():
     assert story.snapshot.timers == ()
     story.happens(ev.RetryRequested).happens(ev.WeightsComplete)
     assert story.does(fx.StartEngine)
+
+
+def test_a_failure_that_is_worth_one_more_try_gets_one():
+    story = Story().loading().crashes(FULL)
+    assert story.does(fx.StartEngine)
+    assert not story.snapshot.finding.permanent
+    story.happens(ev.EngineStarted, 78).crashes(FULL)
+    assert story.state == "Failed"
+    assert story.snapshot.finding.permanent
+    assert story.snapshot.timers == ()
+    story.happens(ev.RetryRequested).happens(ev.WeightsComplete)
+    assert story.the(fx.StartEngine).epoch == 3
+    story.happens(ev.EngineStarted, 79).crashes(FULL)
+    assert story.does(fx.StartEngine)
+
+
+def test_one_more_try_is_given_again_after_another_choice_and_to_what_has_served():
+    story = Story().loading().crashes(FULL).wants(target("org/two")).happens(ev.WeightsComplete)
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated).happens(ev.EngineStarted, 78).crashes(FULL)
+    assert story.does(fx.StartEngine)
+    story.happens(ev.EngineStarted, 79).happens(ev.ProbePassed).crashes(FULL)
+    assert story.state == "Loading"
 
 
 def test_a_retry_does_not_wait_for_the_delay():

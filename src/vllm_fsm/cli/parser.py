@@ -108,6 +108,18 @@ def _history(history: argparse.ArgumentParser) -> None:
     _json(history)
 
 
+def _logs(logs: argparse.ArgumentParser) -> None:
+    _directories(logs, "data", "state_dir")
+    logs.add_argument(
+        "--attempt",
+        type=_count,
+        metavar="N",
+        help="number of the start, as health and history have it (default: the latest)",
+    )
+    logs.add_argument("--follow", "-f", action="store_true", help="go on with what is printed from now on")
+    _json(logs)
+
+
 def _retry(retry: argparse.ArgumentParser) -> None:
     _directories(retry, "run_dir")
     _json(retry)
@@ -230,6 +242,7 @@ COMMANDS = {
     "rotate-api-key": ("replace the API key", _credentials),
     "action": ("the actions for programs: list them, open their forms, run them", _action),
     "history": ("list the latest transitions", _history),
+    "logs": ("print what an engine printed; the last three starts are kept", _logs),
     "retry": ("ask the running controller to try again now", _retry),
     "presets": ("list the models that fit this machine, with their context lengths", _presets),
     "cache": ("list the cached models with their sizes, and the free space", _cache),
@@ -244,7 +257,7 @@ DIRECTORIES = {
     "data": (places.DATA, "directory of store.json and the model cache"),
     "public": (places.PUBLIC, "directory of credentials.json"),
     "run_dir": (places.RUN_DIR, "directory of health.json, the lock and temporary files"),
-    "state_dir": (None, "directory of the history (default: .vllm-fsm below the data directory)"),
+    "state_dir": (None, "directory of history and engine output (default: .vllm-fsm below the data directory)"),
 }
 
 
@@ -326,7 +339,7 @@ def _named(type_: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def _count(text: str) -> int:
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of lines")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
     return int(text)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +11,18 @@ if TYPE_CHECKING:
 PORT_TAKEN = "PortTaken"
 FILE_MISSING = "FileMissing"
 """An engine ended because a file was not in the cache, perhaps one that nobody could know of beforehand."""
+ONCE = frozenset(
+    {
+        "ArgumentsRefused",
+        "EngineVanished",
+        "GpuMemoryFull",
+        "GpuMemoryFullUnmeasured",
+        "MachineMemoryFull",
+        "MachineMemoryShort",
+        "MachineMemoryShortUnmeasured",
+    }
+)
+"""What may have passed by the second try, and will not when it stands in the way of that one too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,15 @@ def steady(snapshot: Snapshot, now: float) -> bool:
     return at is not None and now - at >= snapshot.settings.restart_reset
 
 
+def judged(snapshot: Snapshot, now: float, finding: Finding) -> Finding:
+    """Return `finding`, permanent when it is a repetition in the window of what is worth one more try only."""
+    if finding.permanent or finding.reason not in ONCE:
+        return finding
+    counted = len(recent(snapshot, now))
+    repeated = counted > 0 and finding.reason in snapshot.causes[-counted:]
+    return replace(finding, permanent=True) if repeated else finding
+
+
 def after_failure(snapshot: Snapshot, now: float, finding: Finding) -> Again | Rest:
     """Decide what follows a failed start or an engine that ended unasked.
 
@@ -60,6 +81,7 @@ def after_failure(snapshot: Snapshot, now: float, finding: Finding) -> Again | R
     transient, whatever it printed.
     """
     settings = snapshot.settings
+    finding = judged(snapshot, now, finding)
     if finding.reason == PORT_TAKEN:
         return Rest(settings.port_retry)
     if finding.reason == FILE_MISSING and snapshot.offline:

@@ -234,10 +234,13 @@ def _apply_policy(turn: Turn, finding: Finding) -> None:
     now = turn.event.at
     decision = policy.after_failure(turn.snapshot, now, finding)
     turn.cancel(events.RestartDue)
-    counted = () if finding.reason == policy.PORT_TAKEN else (now,)
+    crashes, causes = policy.recent(turn.snapshot, now), turn.snapshot.causes
+    if finding.reason != policy.PORT_TAKEN:
+        crashes, causes = (*crashes, now), (*causes, finding.reason)
     turn.set(
-        finding=finding,
-        crashes=(*policy.recent(turn.snapshot, now), *counted),
+        finding=policy.judged(turn.snapshot, now, finding),
+        crashes=crashes,
+        causes=causes[-len(crashes) :] if crashes else (),
         failed=isinstance(decision, policy.Rest),
         resting=isinstance(decision, policy.Rest) and decision.resting,
     )

@@ -185,6 +185,8 @@ class Snapshot:
     """The latest failure of the engine, or what keeps the target from being started."""
     crashes: tuple[float, ...] = ()
     """Times of the failures that count towards the restart intensity."""
+    causes: tuple[str, ...] = ()
+    """The reasons of `crashes`, and perhaps of earlier ones before them."""
     timers: tuple[tuple[type[Timer], float], ...] = ()
     """Armed timers with the time at which each is due."""
     warnings: tuple[Message, ...] = ()

@@ -1,8 +1,12 @@
 """One engine start and what is known about it."""
 
+from __future__ import annotations
+
 import asyncio
 import subprocess
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from vllm_fsm.adapters.process import pidfd
 from vllm_fsm.adapters.process.output import Output
@@ -10,13 +14,24 @@ from vllm_fsm.adapters.process.purge import Purge
 from vllm_fsm.adapters.procfs import Process
 from vllm_fsm.core.snapshot import Finding
 
+if TYPE_CHECKING:
+    from vllm_fsm.diagnosis.stream import Diagnosis
+
+HUB: Final = "https://huggingface.co"
+"""Where huggingface_hub looks without HF_ENDPOINT."""
+
 
 class Attempt:
-    """The engine start number `epoch`; `secret` is the key that the engine is given."""
+    """The engine start number `epoch`; `secret` is the key that the engine is given, `redact` takes out the others."""
 
-    def __init__(self, epoch: int, secret: str) -> None:
+    def __init__(self, epoch: int, secret: str, redact: Callable[[str], str] = str) -> None:
         self.epoch = epoch
         self.secret = secret
+        self._redact = redact
+        self._site = ("", "", 0)
+        self._diagnosis: Diagnosis | None = None
+        self.oom_kills_before: int | None = None
+        """Of our cgroup before the start; None where that is not counted."""
         self.free_before: int | None = None
         """Free GPU memory in bytes before the start."""
         self.tmpdir: str | None = None
@@ -61,9 +76,34 @@ class Attempt:
             await pidfd.ended(self.process.pid)
         return self.process.wait()
 
-    def tail(self, redact: Callable[[str], str]) -> str:
-        """Read what the pipe holds and return the last lines, without the key and what `redact` takes out."""
-        if self.output is None:
-            return ""
-        self.output.drain()
-        return self.output.tail(lambda line: redact(line.replace(self.secret, "[redacted]") if self.secret else line))
+    def started_with(self, model: str, hub: str | None, port: int) -> None:
+        """Know of a start what its output may not tell: the hub's address as the engine is given it, if it is."""
+        self._site = (model, hub or HUB, port)
+
+    def hear(self, line: str) -> None:
+        """Take a line of output, to explain the end by."""
+        self.diagnosis.feed(line)
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What the output says so far. Made when it is first needed: an engine is silent for seconds."""
+        if self._diagnosis is None:
+            from vllm_fsm.diagnosis.ending import Site
+            from vllm_fsm.diagnosis.stream import Diagnosis
+
+            model, hub, port = self._site
+            self._diagnosis = Diagnosis(Site(model, urlsplit(hub).hostname or hub, port), redact=self._redacted)
+        return self._diagnosis
+
+    def stop_hearing(self) -> None:
+        """The engine is about to be asked to end: what it says from now on explains nothing."""
+        self.heard().stop()
+
+    def heard(self) -> Diagnosis:
+        """Return what the output says, after reading what the pipe holds now."""
+        if self.output is not None:
+            self.output.drain()
+        return self.diagnosis
+
+    def _redacted(self, line: str) -> str:
+        return self._redact(line.replace(self.secret, "[redacted]") if self.secret else line)

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vllm_fsm import diagnosis, engine_command
+from vllm_fsm import engine_command
 from vllm_fsm.adapters.ports import Clock, Log, Post
-from vllm_fsm.adapters.process import launch, ldconfig, marks
+from vllm_fsm.adapters.process import launch, ldconfig, marks, oom
 from vllm_fsm.adapters.process.attempt import Attempt
 from vllm_fsm.adapters.process.leash import Leash
 from vllm_fsm.adapters.process.marks import Mark
@@ -28,6 +28,7 @@ from vllm_fsm.adapters.process.recovery import Leftovers
 from vllm_fsm.adapters.process.scratch import Scratch
 from vllm_fsm.core import effects, events
 from vllm_fsm.core.snapshot import Finding, Target
+from vllm_fsm.diagnosis import execution
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ class EngineProcess:
         state_dir: a second place for the marks; one of the two may be lost.
         free_memory: free GPU memory in bytes, or None where it cannot be known.
         port_holder: describes who listens on the engine's port, None when nobody does.
-        explain: what an exit means, from its status and the redacted last lines of output.
+        oom_kills: how many processes of our cgroup the kernel has ended for want of memory; None where it tells not.
         redact: takes secrets out of a text; the API key is taken out in any case.
         link_cache: awaited once, before the first start.
         execute_limit: seconds for one exec, see `launch.LIMIT`.
@@ -76,7 +77,7 @@ class EngineProcess:
         state_dir: Path,
         free_memory: FreeMemory | None = None,
         port_holder: Callable[[], str | None] = lambda: None,
-        explain: Callable[[int, str], Finding] = diagnosis.explain_exit,
+        oom_kills: Callable[[], int | None] = oom.kills,
         redact: Callable[[str], str] = str,
         link_cache: Callable[[Log], Awaitable[None]] | None = ldconfig.refresh,
         execute_limit: float = launch.LIMIT,
@@ -90,7 +91,7 @@ class EngineProcess:
         self._mark_folders = tuple(dict.fromkeys((os.path.abspath(run_dir), os.path.abspath(state_dir))))
         self._memory = MemoryReturn(free_memory, clock=clock, log=log)
         self._port_holder = port_holder
-        self._explain = explain
+        self._oom_kills = oom_kills
         self._redact = redact
         self._link_cache = link_cache
         self._linking: asyncio.Task[None] | None = None
@@ -115,7 +116,7 @@ class EngineProcess:
             finding = Finding.of("EngineStartFailed", error="the last engine is not gone")
             self._post(events.StartFailed(self._clock(), effect.epoch, finding))
             return
-        self._attempt = Attempt(effect.epoch, effect.target.key.reveal())
+        self._attempt = Attempt(effect.epoch, effect.target.key.reveal(), self._redact)
         self._do(self._start(self._attempt, effect), effect)
 
     def terminate(self, effect: effects.TerminateEngine) -> None:
@@ -124,6 +125,7 @@ class EngineProcess:
         if attempt is None or attempt.process is None or not attempt.executed or attempt.exited.is_set():
             return
         attempt.asked = True
+        attempt.stop_hearing()
         try:  # not reaped yet, so the number is still the leader's
             os.kill(attempt.process.pid, signal.SIGTERM)
             os.kill(attempt.process.pid, signal.SIGCONT)
@@ -139,6 +141,7 @@ class EngineProcess:
         if attempt is None:
             return
         attempt.doomed = True
+        attempt.stop_hearing()
         if attempt.purge is None:
             if attempt.preparing is not None:
                 attempt.preparing.cancel()
@@ -218,13 +221,15 @@ class EngineProcess:
         environment = engine_command.environment(
             os.environ, target, data=self._data, tmpdir=attempt.tmpdir, offline=offline
         )
+        attempt.started_with(target.model, environment.get("HF_ENDPOINT"), self._port)
+        attempt.oom_kills_before = self._oom_kills()
         try:
             spawned = launch.spawn(command, environment)
         except (OSError, ValueError) as error:
-            permanent = isinstance(error, ValueError) or error.errno in diagnosis.HOPELESS
+            permanent = isinstance(error, ValueError) or error.errno in execution.HOPELESS
             return Finding.of("EngineStartFailed", permanent=permanent, error=str(error))
         attempt.process = spawned.process
-        attempt.output = Output(spawned.output, relay=self._hand_on, secret=attempt.secret)
+        attempt.output = Output(spawned.output, relay=partial(self._hand_on, attempt), secret=attempt.secret)
         mark = Mark.of_child(spawned.process.pid, pipe=spawned.pipe, tmpdir=attempt.tmpdir)
         attempt.purge = Purge(mark, watched=True)
         self._record(mark)
@@ -232,14 +237,14 @@ class EngineProcess:
             await launch.execute(spawned, self._execute_limit)
         except launch.Interrupted:
             status = await attempt.reap()
-            said = attempt.tail(self._redact).rpartition("\n")[2]
+            said = attempt.heard().last
             ended = Finding.of("EngineStartFailed", evidence=said, error=f"its launcher ended with status {status}")
             return STOPPED if attempt.doomed else ended
         except launch.Unanswered:
             late = Finding.of("EngineStartFailed", error=f"not executed within {self._execute_limit:g} s")
             return STOPPED if attempt.doomed else late
         except OSError as error:
-            return diagnosis.explain_exec(error, self._command[0], environment.get("PATH"))
+            return execution.explain_exec(error, self._command[0], environment.get("PATH"))
         return None
 
     async def _prepare(self, attempt: Attempt) -> Finding | None:
@@ -279,15 +284,26 @@ class EngineProcess:
         """Wait for the leader's end, reap it, and say what it means."""
         status = await attempt.reap()
         try:
-            finding = self._explain(status, attempt.tail(self._redact))
+            finding = self._explain(attempt, status)
         except Exception as error:
             self._log("exit-not-explained", error=repr(error))
-            finding = Finding.of("EngineExited", status=status)
+            finding = Finding.of("EngineExited", status=status, line="nothing")
         attempt.status = status
         attempt.exited.set()
         self._post(events.EngineExited(self._clock(), attempt.epoch, status, finding))
 
-    def _hand_on(self, line: str) -> None:
+    def _explain(self, attempt: Attempt, status: int) -> Finding:
+        from vllm_fsm.diagnosis.ending import End
+
+        before, after = attempt.oom_kills_before, self._oom_kills()
+        rose = max(0, after - before) if before is not None and after is not None else 0
+        return attempt.heard().finding(End(status, attempt.asked or attempt.doomed, rose))
+
+    def _hand_on(self, attempt: Attempt, line: str) -> None:
+        try:
+            attempt.hear(line)
+        except Exception as error:
+            self._log("output-not-understood", error=type(error).__name__)
         try:
             self._relay(line)
         except Exception as error:

@@ -3,15 +3,12 @@
 import asyncio
 import fcntl
 import os
-from collections import deque
 from collections.abc import Callable
 
 CHUNK = 1 << 16
 """Bytes read in one turn of the loop, so that a flood leaves the other readers their turns."""
 LONGEST_LINE = 16 * 1024
 """Bytes of a line that are handed on."""
-TAIL_LINES, TAIL_WIDTH = 256, 1024
-"""What is remembered to explain an exit: so many lines, so many characters of each."""
 
 
 class Output:
@@ -27,15 +24,10 @@ class Output:
         self._secret = os.fsencode(secret)
         self._line = bytearray()
         self._dropped = 0
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.open = True
         """False after the end of the pipe, or `close`."""
         os.set_blocking(source, False)
         asyncio.get_running_loop().add_reader(source, self._read)
-
-    def tail(self, redact: Callable[[str], str]) -> str:
-        """Return the last lines, redacted and then shortened."""
-        return "\n".join(redact(line)[:TAIL_WIDTH] for line in self._tail)
 
     def drain(self) -> None:
         """Hand on all that is in the pipe now; not more than it can hold, since a survivor may go on writing."""
@@ -91,7 +83,6 @@ class Output:
         text = line.decode("utf-8", "replace")
         if dropped:
             text += f" … [{dropped} bytes more]"
-        self._tail.append(text)
         self._relay(text)
 
     def _cut(self, line: bytes) -> bytes:
