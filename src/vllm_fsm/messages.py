@@ -364,8 +364,8 @@ ENGLISH: Final[dict[str, str]] = {
     "TokenFileEmpty": "There is no token in {path}; --unset HF_TOKEN forgets the stored one.",
     "TokenFileUnusable": "The token cannot be read from {path}; name a file that holds nothing else.",
     "SecretMasked": (
-        "*** at character {character} stands for a secret that was not shown; write it out, or leave the arguments as "
-        "they were."
+        "The *** at character {character} stands for a secret that was not shown; write it out, or leave the arguments "
+        "as they were."
     ),
     "SecretInArguments": (
         "A secret stands in the arguments, where every program on this machine can read it; give it as a variable "

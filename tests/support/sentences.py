@@ -78,6 +78,7 @@ SAMPLES: dict[str, Param] = {
     "seconds": 60,
     "signal": "SIGKILL",
     "speed": 85,
+    "spare": "1.1",
     "status": 1,
     "target": "8.9",
     "tier": "ada",
