@@ -13,6 +13,7 @@ from pathlib import Path
 import cache
 import changes
 import crashes
+import diagnosis
 import downloading
 import edits
 import health_command
@@ -30,6 +31,7 @@ SCRIPTS = (
     changes,
     readiness,
     crashes,
+    diagnosis,
     idle,
     real,
     startup,

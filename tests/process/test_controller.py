@@ -411,10 +411,9 @@ def test_history_outlives_the_controller(controller, capsys):
 def test_the_output_of_a_start_is_kept_redacted_and_outlives_the_controller(controller, capsys):
     from vllm_fsm.cli import main
 
-    said = f"ValueError: {controller.key} is what the engine was given"
-    controller.serve("tiny", RUDE_EXIT_CODE=1, RUDE_LAST_LINE=said).until(
-        "Loading", also=lambda health: health["nextTry"]
-    )
+    controller.serve("tiny").ready()
+    controller.serve("tiny", RUDE_EXIT_CODE=1, RUDE_LAST_LINE=f"ValueError: {controller.key} is what it was given")
+    controller.until("Loading", also=lambda health: health["nextTry"])
     controller.stop()
     assert main(["logs", "--data", str(controller.data)]) == 0
     shown = capsys.readouterr().out
