@@ -1,8 +1,9 @@
 """What is known of the engine's failures: a table from what an exception says to a reason, and what to read out of it.
 
 Wording drifts between releases, so a row matches a short stable fragment, whatever the case. It is anchored where a
-name could stand before it: what users call their models, files and requests must not decide. Every row was compared
-with the source of vLLM 0.32.0, huggingface_hub 2.4.0, transformers 5.19.0 or torch 2.13, or with a recording of them.
+name could stand before it: what users call their models, files and requests must not decide. What the CPU build of
+vLLM 0.32.0 and huggingface_hub 2.4.0 print was recorded (`tests/unit/data/recordings`); rows about GPUs follow the
+wording of their sources and were never seen in a run here.
 """
 
 from __future__ import annotations
