@@ -16,6 +16,9 @@ type Chosen = {
   value: { customArgs?: string; customEnv?: Variable[] }
 }
 
+/** The form that was asked for a moment ago: what it looks like and what it holds are of one piece. */
+const opened = new WeakMap<T.Effects, Form>()
+
 const variable = InputSpec.of({
   name: Value.text({
     name: i18n('Name'),
@@ -63,6 +66,7 @@ export const setModel = sdk.Action.withInput(
   },
   async ({ effects }) => {
     const asked = await form(effects, 'set-model')
+    opened.set(effects, asked)
     const { choices, fallback } = offered(asked)
     return InputSpec.of({
       model: Value.dynamicUnion(async () => ({
@@ -98,7 +102,8 @@ export const setModel = sdk.Action.withInput(
     })
   },
   async ({ effects }) => {
-    const asked = await form(effects, 'set-model')
+    const asked = opened.get(effects) ?? (await form(effects, 'set-model'))
+    opened.delete(effects)
     const { fallback } = offered(asked)
     const known = value(asked, 'selection') as string | null
     const selection = known ?? fallback

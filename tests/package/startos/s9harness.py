@@ -521,6 +521,7 @@ def main():
     rc = 0
     try:
         if a.scenario:
+            sys.path.insert(0, os.path.dirname(os.path.abspath(a.scenario)))
             g = {"__name__": "scenario", "h": h, "args": a.rest, "RpcError": RpcError}
             exec(compile(open(a.scenario).read(), a.scenario, "exec"), g)
             rc = int(g.get("failures", 0) or 0)
