@@ -47,6 +47,7 @@ def lives(package, waiting, tmp_path_factory):
 
     begun = {
         "first_run": live(package, "first_run", "first_run"),
+        "changes": live(package, "changes", "changes"),
         "mishaps": live(package, "mishaps", "mishaps"),
         "hearsay": live(waiting, "hearsay", "hearsay"),
         "german": live(waiting, "german", "hearsay", "de_DE.UTF-8"),
@@ -206,6 +207,16 @@ def test_a_restore_needs_no_key_no_choice_and_no_download(restored, first_run):
 def test_what_is_made_anew_is_not_in_a_backup(restored):
     assert "models" in restored["volume"]
     assert not {"cache", ".vllm-fsm"} & set(restored["volume"])
+
+
+def test_no_change_is_lost(lives):
+    """Thirty in a row, each of which the controller has to follow without being told."""
+    changes = lives["changes"].result()[1]
+    assert changes["lost"] == []
+    assert changes["restarts"] == []
+    assert len(changes["took"]) == 30
+    assert changes["took"][15] < 1.0
+    assert changes["ready"] == ENGLISH["Ready"]
 
 
 # --- what goes wrong ---------------------------------------------------------------------------------------------
