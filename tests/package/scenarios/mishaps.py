@@ -33,5 +33,5 @@ d.tell(awake=d.shows("success"))
 
 # The engine ends by itself.
 h.action_run("set-model", d.custom("tiny", [("RUDE_DIE_AFTER_READY", "1"), ("RUDE_EXIT_CODE", "3")]))
-d.tell(ended=d.shows("loading", "3"))
+d.tell(ended=d.shows("loading", "exit status 3"))
 d.end(args[0])
