@@ -12,7 +12,8 @@ MODEL_ARGS ?=
 SEEDS ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vllm run test lint unit simulation process engine states machines messages flags soak bench constraints clean
+.PHONY: help setup vllm run test lint unit simulation process engine package states machines messages flags soak bench \
+  constraints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -55,6 +56,9 @@ process: $(READY)  ## real children and real files, with a rude fake engine
 engine: vllm  ## the real vLLM
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python -m pytest tests/engine
 
+package: vllm  ## the StartOS package, as StartOS runs it; needs root, Node 20 and a registry of npm
+	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python -m pytest tests/package
+
 states: $(READY)  ## write states.md from the table
 	$(BIN)/vllm-fsm states > states.md
 
@@ -80,4 +84,5 @@ constraints:  ## take in new versions of the dependencies, with their hashes
 	  --no-emit-index-url --group dev pyproject.toml -o constraints.txt
 
 clean:  ## remove everything that was made here
+	rm -rf s9pk/node_modules s9pk/javascript s9pk/assets/lib s9pk/assets/build
 	rm -rf $(VENV) .run build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

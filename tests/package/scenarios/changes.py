@@ -1,0 +1,25 @@
+"""Choice after choice: none may be lost."""
+
+import time
+
+from dashboard import Dashboard
+
+d = Dashboard(h, RpcError)
+h.init()
+h.action_run("set-model", d.custom("tiny --max-model-len 1000"))
+h.start()
+d.shows("success")
+lost, took = [], []
+for length in range(1001, 1031):
+    h.action_run("set-model", d.custom(f"tiny --max-model-len {length}"))
+    begun = time.monotonic()
+    try:
+        d.until(
+            lambda length=length: (d.report() or {}).get("active", {}).get("arguments", [])[-1:] == [str(length)], 5.0
+        )
+    except AssertionError:
+        lost.append(length)
+    took.append(time.monotonic() - begun)
+d.tell(lost=lost, took=sorted(took), attempts=d.report()["attempt"], ready=d.shows("success"))
+d.tell(restarts=d.effects("restart"))
+d.end(args[0])

@@ -1,0 +1,313 @@
+"""The package as StartOS drives it, with the real controller inside and the rude fake engine."""
+
+import json
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from support.s9pk import SOURCE, StartOS
+from vllm_fsm.messages import ENGLISH
+
+KEY = re.compile(r"[A-Za-z0-9]{22}")
+TASK = {
+    "vllm:set-model": {
+        "reason": "Select which AI model vLLM should serve",
+        "actionId": "set-model",
+        "packageId": "vllm",
+        "severity": "critical",
+        "replayId": "vllm:set-model",
+    }
+}
+STARTING = ["starting", "The controller is starting."]
+NO_NEXT = ["disabled", "No other model is being downloaded."]
+
+
+# --- the lives, side by side -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def waiting(package, tmp_path_factory):
+    """The package with a controller that only waits."""
+    place = tmp_path_factory.mktemp("waiting") / "package"
+    shutil.copytree(package, place)
+    program = place / "assets" / "vllm-fsm"
+    program.write_text('#!/bin/sh\n[ "$1" = run ] || exit 1\nexec sleep 600\n')
+    return place
+
+
+@pytest.fixture(scope="module")
+def lives(package, waiting, tmp_path_factory):
+    """All of them, begun together: each has namespaces of its own, and mostly waits."""
+
+    def live(package, name, scenario, locale="C.UTF-8"):
+        startos = StartOS(package, tmp_path_factory.mktemp(name))
+        return lambda: (startos, startos.live(scenario, locale=locale))
+
+    begun = {
+        "first_run": live(package, "first_run", "first_run"),
+        "changes": live(package, "changes", "changes"),
+        "mishaps": live(package, "mishaps", "mishaps"),
+        "hearsay": live(waiting, "hearsay", "hearsay"),
+        "german": live(waiting, "german", "hearsay", "de_DE.UTF-8"),
+    }
+    with ThreadPoolExecutor(len(begun)) as pool:
+        yield {name: pool.submit(life) for name, life in begun.items()}
+
+
+# --- from the installation on ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def first_run(lives):
+    return lives["first_run"].result()[1]
+
+
+@pytest.fixture(scope="module")
+def restored(lives):
+    startos, _ = lives["first_run"].result()
+    shutil.rmtree(startos.volumes)
+    return startos.live("restored")
+
+
+def test_there_is_a_key_before_the_first_start(first_run):
+    assert KEY.fullmatch(first_run["key"]["apiKey"])
+
+
+def test_a_model_has_to_be_chosen_before_it_starts(first_run):
+    assert first_run["tasks"] == TASK
+    assert first_run["startWithoutModel"] is False
+    assert first_run["tasksAfterwards"] == {}
+    assert first_run["started"] is True
+
+
+def test_the_api_is_an_interface(first_run):
+    ((id_, interface),) = first_run["interfaces"].items()
+    assert (id_, interface["type"], interface["masked"]) == ("api", "api", False)
+    assert interface["addressInfo"]["hostId"] == "api-multi"
+    assert interface["addressInfo"]["internalPort"] == 8000
+    assert [(binding["id"], binding["internalPort"]) for binding in first_run["bindings"]] == [("api-multi", 8000)]
+
+
+def test_the_actions_can_be_run_in_every_state_by_the_user_only(first_run):
+    actions = first_run["actions"]
+    assert {id_: action["name"] for id_, action in actions.items()} == {
+        "set-model": "Set Model",
+        "get-api-credentials": "Get API Key",
+        "delete-model-cache": "Delete Model Cache",
+    }
+    assert {action["allowedStatuses"] for action in actions.values()} == {"any"}
+    assert {action["visibility"] for action in actions.values()} == {"enabled"}
+    assert {action.get("access", "user") for action in actions.values()} == {"user"}
+    assert actions["delete-model-cache"]["warning"]
+
+
+def test_what_does_not_fit_is_shown_with_its_reason_and_cannot_be_chosen(first_run):
+    model = first_run["form"]["spec"]["model"]
+    presets = set(model["variants"]) - {"custom"}
+    assert len(presets) == 9
+    assert set(model["disabled"]) == presets
+    assert {model["variants"][id_]["name"].partition(": ")[2] for id_ in presets} == {ENGLISH["PresetNeedsGpu"]}
+    assert model["default"] == "custom"
+    assert first_run["form"]["spec"]["hfToken"]["masked"] is True
+
+
+def test_what_is_wrong_is_said_with_its_place_and_changes_nothing(first_run):
+    quote, flag, nothing = first_run["refusals"]
+    assert quote.startswith('Error: Arguments: The quote " at character 6 is not closed')
+    assert flag.startswith('Error: Arguments, character 6: vLLM has no flag "--max-modl-len"; perhaps --max-model-len')
+    assert "There are no arguments" in nothing
+    assert first_run["storeAfterRefusals"] is None
+
+
+def test_a_choice_is_stored_by_the_controller(first_run):
+    assert first_run["store"]["serveArgs"] == ["tiny", "--max-model-len", "4096"]
+    assert first_run["store"]["modelSelection"]["selection"] == "custom"
+    assert {"name": "HF_TOKEN", "value": "hf_abcdefgh"} in first_run["store"]["serveEnv"]
+    assert "takes over by itself" in first_run["chosen"]["message"]
+
+
+def test_the_form_comes_back_filled_in_and_means_the_same(first_run):
+    filled = first_run["prefilled"]
+    assert filled["model"]["selection"] == "custom"
+    assert filled["model"]["value"]["customArgs"] == "tiny --max-model-len 4096"
+    assert filled["hfToken"] == "***"
+    assert first_run["again"]["message"] == "The choice is the same as before. Nothing was changed."
+    assert first_run["attemptAfterTheSame"] == 1
+
+
+def test_it_is_ready_when_the_controller_says_so(first_run):
+    assert first_run["ready"] == ENGLISH["Ready"]
+    assert first_run["next"] == NO_NEXT[1]
+
+
+def test_the_engine_inherits_nothing_of_ours(first_run):
+    engine = first_run["engine"]
+    assert engine["environ"]["VLLM_API_KEY"] == first_run["key"]["apiKey"]
+    assert first_run["key"]["apiKey"] not in engine["argv"]
+    assert [name for name in engine["environ"] if name.startswith("VLLM_FSM_") or name == "PYTHONPATH"] == []
+
+
+def test_the_key_is_shown_masked_and_can_be_copied(first_run):
+    access = first_run["access"]
+    key = access["result"]["value"][0]
+    assert (key["value"], key["masked"], key["copyable"], key["qr"]) == (first_run["key"]["apiKey"], True, True, False)
+    assert "/v1" in access["message"]
+
+
+def test_the_controller_follows_the_files_and_nothing_restarts_it(first_run):
+    assert first_run["restarts"] == []
+    # One per start of the service, of which there were two.
+    assert len(first_run["daemons"]) == 2
+    assert first_run["daemons"][0][:3] == ["sh", "/opt/vllm-fsm/vllm-fsm", "run"]
+    assert KEY.fullmatch(first_run["newKey"]["apiKey"])
+    assert first_run["newKey"] != first_run["key"]
+    assert first_run["readyAgain"] == ENGLISH["Ready"]
+
+
+def test_a_broken_selection_is_named_and_set_model_repairs_it(first_run):
+    assert first_run["broken"].startswith("The vLLM API is ready. Ignoring /data/store.json: not valid JSON")
+    assert first_run["tasksWhileBroken"] == {}
+    assert "store.json.broken-" in first_run["repaired"]["message"]
+
+
+def test_a_model_in_use_is_not_deleted_and_another_is(first_run):
+    assert first_run["models"]["spec"]["model"]["values"] == {"tiny": "tiny, 0.000 GB, is served"}
+    assert first_run["deletion"].startswith(
+        "Error: Cached Model: tiny was not deleted: it is selected or being served."
+    )
+    assert first_run["deleted"]["message"].startswith("tiny was deleted")
+
+
+def test_clearing_the_selection_brings_the_task_back(first_run):
+    assert first_run["tasksWhenCleared"] == TASK
+
+
+def test_a_failure_is_shown_at_once_and_stopping_does_not_wait(first_run):
+    assert first_run["startedAgain"] is True
+    assert "./none" in first_run["servedAgain"]
+    assert first_run["stopping"] < 5.0
+
+
+def test_no_secret_is_logged(first_run):
+    log = "\n".join(first_run["logged"])
+    assert "started" in log
+    for secret in (first_run["key"]["apiKey"], first_run["newKey"]["apiKey"], "hf_abcdefgh"):
+        assert secret not in log
+
+
+def test_a_restore_needs_no_key_no_choice_and_no_download(restored, first_run):
+    assert restored["key"] == first_run["newKey"]
+    assert restored["tasks"] == {}
+    assert restored["started"] is True
+    assert restored["ready"] == ENGLISH["Ready"]
+
+
+def test_what_is_made_anew_is_not_in_a_backup(restored):
+    assert "models" in restored["volume"]
+    assert not {"cache", ".vllm-fsm"} & set(restored["volume"])
+
+
+def test_no_change_is_lost(lives):
+    """Thirty in a row, each of which the controller has to follow without being told."""
+    changes = lives["changes"].result()[1]
+    assert changes["lost"] == []
+    assert changes["restarts"] == []
+    assert len(changes["took"]) == 30
+    assert changes["took"][15] < 1.0
+    assert changes["ready"] == ENGLISH["Ready"]
+
+
+# --- what goes wrong ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mishaps(lives):
+    return lives["mishaps"].result()[1]
+
+
+def test_broken_files_keep_nothing_from_starting(mishaps):
+    """Nothing can be known of what is selected: it starts, and says so."""
+    assert mishaps["tasks"] == {}
+    assert mishaps["started"] is True
+    assert "Ignoring /data/store.json: not valid JSON at line 1" in mishaps["broken"]
+    replaced = "The vLLM API is ready. /public/credentials.json could not be used and is kept as "
+    assert mishaps["ready"].startswith(replaced)
+
+
+def test_a_killed_controller_is_noticed_at_the_next_look(mishaps):
+    assert mishaps["noticed"] < 3.0
+    assert mishaps["afterKill"][0] == "failure"
+    # After the first look that knew of it, none says success before the new controller does.
+    first = mishaps["afterKill"].index("success")
+    assert set(mishaps["afterKill"][:first]) <= {"failure", "starting", "loading"}
+    assert mishaps["back"] == ENGLISH["Ready"]
+
+
+def test_a_controller_that_hangs_is_told_from_a_quiet_one(mishaps):
+    assert re.fullmatch(r"The controller has not been heard of for 1[5-9] s\. Restart the service\.", mishaps["stuck"])
+    assert mishaps["awake"] == ENGLISH["Ready"]
+
+
+def test_an_engine_that_ends_is_named_with_its_status(mishaps):
+    assert "exit status 3" in mishaps["ended"]
+
+
+# --- what is shown of a report -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hearsay(lives):
+    return lives["hearsay"].result()[1]
+
+
+def test_no_installation_fails_for_want_of_a_controller(hearsay):
+    assert hearsay["started"] is True
+    assert any("The controller gave no answer" in line for line in hearsay["logged"])
+
+
+@pytest.mark.parametrize("report", ["fromAnEarlierRun", "anotherBoot", "null"])
+def test_what_another_life_said_is_no_success(hearsay, report):
+    assert hearsay[report] == {"primary": STARTING, "download": NO_NEXT}
+
+
+def test_a_report_is_shown_with_all_its_sentences(hearsay):
+    ready = "The vLLM API is ready. The argument --port is reserved for the service and was left out."
+    assert hearsay["ready"] == {"primary": ["success", ready], "download": NO_NEXT}
+    assert hearsay["failed"]["primary"] == ["failure", ENGLISH["StartupTimeout"].format(minutes=35)]
+
+
+def test_the_download_of_the_next_model_has_a_check_of_its_own(hearsay):
+    told = ENGLISH["ReadyNextTime"].format(repo="org/next", percent=43, minutes=6)
+    assert hearsay["next"] == {"primary": ["success", told], "download": ["loading", told]}
+    assert hearsay["loading"]["primary"] == ["loading", f"Downloading org/1. {ENGLISH['Loading']}"]
+    assert hearsay["loading"]["download"] == NO_NEXT
+
+
+def test_a_result_that_is_not_known_is_no_success(hearsay):
+    assert hearsay["unknown"]["primary"][0] == "failure"
+
+
+def test_silence_is_a_failure(hearsay):
+    assert re.search(r"not been heard of for 1[6-9] s", hearsay["old"]["primary"][1])
+    assert hearsay["old"]["primary"][0] == "failure"
+
+
+@pytest.mark.parametrize("place", ["nonsense", "pipe", "directory"])
+def test_what_cannot_be_read_is_said_and_holds_nobody_up(hearsay, place):
+    result, message = hearsay[place]["primary"]
+    assert result == "failure"
+    assert message.startswith("The state of the service cannot be read (")
+    assert hearsay["stopping"] < 5.0
+
+
+def test_people_read_their_own_language(lives):
+    told = lives["german"].result()[1]
+    sentences = json.loads((SOURCE / "startos" / "i18n" / "controller" / "de_DE.json").read_text())
+    assert told["failed"]["primary"] == ["failure", sentences["StartupTimeout"].format(minutes=35)]
+    assert told["ready"]["primary"][1].startswith(sentences["Ready"] + ". ")
+    assert told["fromAnEarlierRun"] == {
+        "primary": ["starting", "Die Steuerung startet."],
+        "download": ["disabled", "Es wird kein weiteres Modell heruntergeladen."],
+    }

@@ -1,0 +1,108 @@
+"""The StartOS package: built as a packer builds it, and run as StartOS runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from support import hub_cache, real_vllm, rude
+
+PROJECT = Path(__file__).parents[2]
+SOURCE = PROJECT / "s9pk"
+VARIANTS = ("nvidia", "rocm", "cpu")
+HARNESS = PROJECT / "tests" / "package" / "startos" / "s9harness.py"
+SCENARIOS = PROJECT / "tests" / "package" / "scenarios"
+
+
+def call(*command: str, **environment: str) -> str:
+    """Run a command in the package's directory; return what it prints."""
+    done = subprocess.run(
+        command, cwd=SOURCE, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=170
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def make(target: str, **variables: str) -> str:
+    """Make `target` of the package's Makefile."""
+    return call("make", "--no-print-directory", target, *(f"{name}={value}" for name, value in variables.items()))
+
+
+def bundle(variant: str, directory: Path) -> subprocess.Popen[str]:
+    """Begin to bundle a variant into `directory/javascript`."""
+    command = ("npx", "--no-install", "ncc", "build", "startos/index.ts", "-o", str(directory / "javascript"))
+    return subprocess.Popen(
+        command,
+        cwd=SOURCE,
+        env=os.environ | {"VARIANT": variant},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def manifest(directory: Path, variant: str) -> dict[str, Any]:
+    """Return the manifest that a packer reads of the bundle there."""
+    program = "process.stdout.write(JSON.stringify(require(process.argv[1]).manifest))"
+    read: dict[str, Any] = json.loads(
+        call("node", "-e", program, str(directory / "javascript" / "index.js"), VARIANT=variant)
+    )
+    return read
+
+
+def image(root: Path, shebang: str | None = None) -> Path:
+    """Make what an image holds: the rude fake engine as `vllm`, on the interpreter that has the real one."""
+    script = root / "usr" / "local" / "bin" / "vllm"
+    script.parent.mkdir(parents=True)
+    first = shebang or f"#!{real_vllm.python()[0]} -IS"
+    script.write_text(first + "\n" + rude.SCRIPT.read_text().partition("\n")[2])
+    script.chmod(0o755)
+    return script
+
+
+class StartOS:
+    """One installation: volumes that outlive a run of the runtime, and the image."""
+
+    def __init__(self, package: Path, root: Path) -> None:
+        self.package = package
+        self.root = root
+        self.volumes, self.backups, self.image = root / "volumes", root / "backups", root / "image"
+        image(self.image)
+        hub_cache.keep(self.volumes / "main" / "models", "tiny")
+
+    def live(self, scenario: str, *, locale: str = "C.UTF-8", flags: Iterable[str] = ()) -> dict[str, Any]:
+        """Run a scenario from `scenarios/`, as root; return what it found out."""
+        found = self.root / f"{scenario}.json"
+        transcript = self.root / f"{scenario}.jsonl"
+        command = [sys.executable, str(HARNESS), "--package", str(self.package), "--volumes", str(self.volumes)]
+        command += ["--image", f"vllm={self.image}", "--backup-dir", str(self.backups), "--out", str(transcript)]
+        command += [f"--bind={directory}" for directory in self._interpreter()]
+        command += ["--quiet", *flags, "--scenario", str(SCENARIOS / f"{scenario}.py"), str(found)]
+        done = subprocess.run(
+            command, env=os.environ | {"LANG": locale}, capture_output=True, text=True, check=False, timeout=170
+        )
+        if done.returncode != 0:
+            logged = [json.loads(line) for line in transcript.read_text().splitlines()] if transcript.exists() else []
+            log = "\n".join(str(event) for event in logged if event["type"] in ("log", "effect-error", "host"))
+            raise AssertionError(f"{scenario}: {log[-6000:]}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        facts: dict[str, Any] = json.loads(found.read_text())
+        return facts
+
+    @staticmethod
+    def _interpreter() -> list[str]:
+        """Where the engine's interpreter and its packages are, which may lie on mounts of their own."""
+        python = Path(real_vllm.python()[0])
+        return list(dict.fromkeys((str(python.parents[1]), str(python.resolve().parents[1]))))
+
+
+def installed(directory: Path, build: Path) -> Path:
+    """Put the built package together as it is packed."""
+    shutil.copytree(build / "javascript", directory / "javascript")
+    shutil.copytree(SOURCE / "assets", directory / "assets")
+    return directory
