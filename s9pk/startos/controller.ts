@@ -47,6 +47,8 @@ export type Choice = {
   disabledReason: string | null
   disabledCode: string | null
   disabledParams: Params | null
+  /** What should be known before it is chosen. */
+  note?: Problem | null
   size?: number
   state?: string | null
 }

@@ -19,13 +19,19 @@ const names: Record<string, () => string> = {
   model: () => i18n('Cached Model'),
 }
 
+/** Its sentence. */
+export function said({ code, params, message }: Problem): string {
+  return tell({ id: code, params, message })
+}
+
 /** The sentences of `found`, one a line, each behind the name of its field. */
 export function problems(found: Problem[]): string {
   return found.map(line).join('\n')
 }
 
-function line({ field, code, params, message, position }: Problem): string {
-  const sentence = tell({ id: code, params, message })
+function line(problem: Problem): string {
+  const { field, params, position } = problem
+  const sentence = said(problem)
   const [, name, place] = /^(\w+)(?:\[(\d+)\])?/.exec(field ?? '') ?? []
   const known = name === undefined ? undefined : names[name]
   if (known === undefined) return sentence

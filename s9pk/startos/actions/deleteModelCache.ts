@@ -1,6 +1,7 @@
 import { act, Choice, form } from '../controller'
 import { i18n } from '../i18n'
 import { tell } from '../i18n/controller'
+import { Problem, said } from '../problems'
 import { sdk } from '../sdk'
 
 const { InputSpec, Value } = sdk
@@ -28,13 +29,7 @@ export const deleteModelCache = sdk.Action.withInput(
       model: Value.dynamicSelect(async () => ({
         name: i18n('Cached Model'),
         warning:
-          asked.notes.length === 0
-            ? null
-            : asked.notes
-                .map(({ code, params, message }) =>
-                  tell({ id: code, params, message }),
-                )
-                .join(' '),
+          asked.notes.length === 0 ? null : asked.notes.map(said).join(' '),
         default:
           choices.find(
             ({ disabledReason, state }) =>
@@ -67,13 +62,14 @@ export const deleteModelCache = sdk.Action.withInput(
       model: input.model,
       force: input.force,
     })
+    const deleted = i18n('${model} was deleted: ${size} are free again.', {
+      model: input.model,
+      size: gb(Number(done.freed)),
+    })
     return {
       version: '1',
       title: i18n('Delete Model Cache'),
-      message: i18n('${model} was deleted: ${size} are free again.', {
-        model: input.model,
-        size: gb(Number(done.freed)),
-      }),
+      message: [deleted, ...(done.notes as Problem[]).map(said)].join(' '),
       result: null,
     }
   },

@@ -2,7 +2,7 @@ import { T } from '@start9labs/start-sdk'
 import { act, Choice, form, Form } from '../controller'
 import { i18n } from '../i18n'
 import { tell } from '../i18n/controller'
-import { Problem } from '../problems'
+import { Problem, said } from '../problems'
 import { sdk } from '../sdk'
 
 const { InputSpec, Value, Variants, List } = sdk
@@ -179,12 +179,9 @@ function named({
   disabledReason,
   disabledCode,
   disabledParams,
+  note,
 }: Choice): string {
   const name = id === custom ? i18n('Custom arguments') : label
-  if (disabledReason === null) return name
+  if (disabledReason === null) return note ? `${name}: ${said(note)}` : name
   return `${name}: ${tell({ id: disabledCode ?? '', params: disabledParams ?? {}, message: disabledReason })}`
-}
-
-function said({ code, params, message }: Problem): string {
-  return tell({ id: code, params, message })
 }
