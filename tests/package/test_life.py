@@ -24,16 +24,57 @@ STARTING = ["starting", "The controller is starting."]
 NO_NEXT = ["disabled", "No other model is being downloaded."]
 
 
+def problem(id_, **params):
+    return {"field": None, "code": id_, "message": "told by the package", "params": params, "position": None}
+
+
+def field(id_, choices=None):
+    return {"id": id_, "default": None, "value": None, "choices": choices}
+
+
+SPREAD = problem("PresetSpread", devices=2)
+REFUSED = {"disabledReason": "told by the package", "disabledCode": "PresetNeedsGpu", "disabledParams": {}}
+FREE = dict.fromkeys(("disabledReason", "disabledCode", "disabledParams"))
+PRESETS = [
+    {"id": "plain", "label": "Plain", **FREE, "context": 4096, "devices": 1, "note": None},
+    {"id": "spread", "label": "Spread", **FREE, "context": 4096, "devices": 2, "note": SPREAD},
+    {"id": "refused", "label": "Refused", **REFUSED, "context": None, "devices": 2, "note": SPREAD},
+    {"id": "custom", "label": "Custom arguments", **FREE},
+]
+SAID = {
+    "form set-model": {
+        "fields": [field("selection", PRESETS), field("customArgs"), field("customEnv"), field("hfToken")],
+        "notes": [],
+    },
+    "form delete-model-cache": {
+        "fields": [
+            field("model", [{"id": "tiny", "label": "tiny", **FREE, "size": 1_500_000_000, "state": None}]),
+            field("force"),
+        ],
+        "notes": [problem("VolumeFull")],
+    },
+    "run delete-model-cache": {"ok": True, "result": {"freed": 1_500_000_000, "notes": [problem("VolumeFull")]}},
+}
+"""What a controller says on machines and volumes that there are none of here."""
+
+
 # --- the lives, side by side -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def waiting(package, tmp_path_factory):
-    """The package with a controller that only waits."""
+    """The package with a controller that only waits, and has answers ready to some questions."""
     place = tmp_path_factory.mktemp("waiting") / "package"
     shutil.copytree(package, place)
     program = place / "assets" / "vllm-fsm"
-    program.write_text('#!/bin/sh\n[ "$1" = run ] || exit 1\nexec sleep 600\n')
+    answers = "\n".join(f"'{words}') echo '{json.dumps(answer)}' ;;" for words, answer in SAID.items())
+    program.write_text(f"""#!/bin/sh
+[ "$1" = run ] && exec sleep 600
+case "$2 $3" in
+{answers}
+*) exit 1 ;;
+esac
+""")
     return place
 
 
@@ -311,3 +352,20 @@ def test_people_read_their_own_language(lives):
         "primary": ["starting", "Die Steuerung startet."],
         "download": ["disabled", "Es wird kein weiteres Modell heruntergeladen."],
     }
+
+
+@pytest.mark.parametrize(("life", "locale"), [("hearsay", "en_US"), ("german", "de_DE")])
+def test_what_should_be_known_of_a_choice_stands_with_it(lives, life, locale):
+    told = lives[life].result()[1]
+    sentences = json.loads((SOURCE / "startos" / "i18n" / "controller" / f"{locale}.json").read_text())
+    names = {id_: variant["name"] for id_, variant in told["form"]["spec"]["model"]["variants"].items()}
+    assert names["plain"] == "Plain"
+    assert names["spread"] == "Spread: " + sentences["PresetSpread"].format(devices=2)
+    assert names["refused"] == "Refused: " + sentences["PresetNeedsGpu"]
+    assert told["form"]["spec"]["model"]["disabled"] == ["refused"]
+
+
+def test_a_deletion_is_told_with_what_the_controller_adds(lives):
+    told = lives["hearsay"].result()[1]
+    assert told["cached"]["spec"]["model"]["warning"] == ENGLISH["VolumeFull"]
+    assert told["deleted"]["message"] == f"tiny was deleted: 1.5 GB are free again. {ENGLISH['VolumeFull']}"

@@ -42,6 +42,9 @@ d.tell(started=h.start(), fromAnEarlierRun=looked())
 more = {"repo": "org/next", "percent": 43, "minutes": 6}
 d.tell(ready=says("Ready", "success", ("Ready", {}), ("ReservedArgument", {"argument": "--port"})))
 d.tell(failed=says("Failed", "failure", ("StartupTimeout", {"minutes": 35})))
+d.tell(form=h.action_input("set-model"))
+d.tell(cached=h.action_input("delete-model-cache"))
+d.tell(deleted=h.action_run("delete-model-cache", {"model": "tiny", "force": False}))
 if os.environ["LANG"] != "C.UTF-8":
     # For another language, this is enough.
     d.end(args[0])
