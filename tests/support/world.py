@@ -466,7 +466,8 @@ class World:
                 if process is None or not process.leader:
                     return False
                 process.leader = process.listens = False
-                if process.offline and event.finding == MISSED:
+                # What an engine says that was asked to end counts for nothing.
+                if process.offline and event.finding == MISSED and self.snapshot.engine is Engine.ALIVE:
                     self.missed = process.target
             elif isinstance(event, ev.EngineVacated):
                 if process is not None:

@@ -100,3 +100,11 @@ def test_downloads_end_when_permanent_or_too_often_without_a_byte():
     assert not policy.download_goes_on(Snapshot(fetch_tries=9), hub, moved=False)
     assert policy.download_goes_on(Snapshot(fetch_tries=9), hub, moved=True)
     assert not policy.download_goes_on(Snapshot(), WRONG, moved=True)
+
+
+def test_what_ends_an_engine_that_has_served_is_told_as_transient():
+    """It is tried again, so it must not be called permanent, repeated or not."""
+    once = Finding.of("GpuMemoryFullUnmeasured")
+    served = Snapshot(proven_at=0.0, crashes=(10.0,), causes=("GpuMemoryFullUnmeasured",))
+    assert not policy.judged(served, 20.0, once).permanent
+    assert not policy.judged(served, 20.0, WRONG).permanent

@@ -63,7 +63,12 @@ def steady(snapshot: Snapshot, now: float) -> bool:
 
 
 def judged(snapshot: Snapshot, now: float, finding: Finding) -> Finding:
-    """Return `finding`, permanent when it is a repetition in the window of what is worth one more try only."""
+    """Return `finding`, permanent when it is a repetition in the window of what is worth one more try only.
+
+    Never permanent when the engine has served: it is tried again.
+    """
+    if snapshot.proven_at is not None:
+        return replace(finding, permanent=False) if finding.permanent else finding
     if finding.permanent or finding.reason not in ONCE:
         return finding
     counted = len(recent(snapshot, now))
@@ -86,7 +91,7 @@ def after_failure(snapshot: Snapshot, now: float, finding: Finding) -> Again | R
         return Rest(settings.port_retry)
     if finding.reason == FILE_MISSING and snapshot.offline:
         return Again(0.0, online=True)
-    if finding.permanent and snapshot.proven_at is None:
+    if finding.permanent:
         return Rest(None)
     if snapshot.resting and not steady(snapshot, now):
         return Rest(settings.slow_retry, resting=True)
