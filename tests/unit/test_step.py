@@ -617,6 +617,14 @@ def test_the_attempts_of_a_download_that_is_not_wanted_any_more_are_forgotten():
     assert given_up.wants(target()).snapshot.fetch_tries == 0
 
 
+def test_an_end_that_is_told_twice_counts_once():
+    story = Story(download_tries=2).wants(target()).happens(ev.WeightsMissing).happens(ev.DownloadFailed, HUB_DOWN)
+    before = story.snapshot
+    story.happens(ev.DownloadFailed, HUB_DOWN)
+    assert story.state == "Downloading"
+    assert story.snapshot.dropped == before.dropped + 1
+
+
 # --- the end -----------------------------------------------------------------------------------------------------
 
 

@@ -84,7 +84,8 @@ def late(snapshot: Snapshot, event: ev.Event) -> bool:
             return snapshot.engine is not Engine.ALIVE
         return snapshot.engine is Engine.ABSENT and not isinstance(event, _BY_ENGINE)
     if isinstance(event, ev.FetchEvent):
-        return event.fetch != snapshot.fetch or snapshot.download is Download.IDLE
+        # Between two attempts the number is that of the one that is over.
+        return event.fetch != snapshot.fetch or snapshot.download in (Download.IDLE, Download.WAITING)
     if isinstance(event, ev.Timer):
         return snapshot.due(type(event)) != event.due
     return False

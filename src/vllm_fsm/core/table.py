@@ -516,6 +516,6 @@ DOWNLOAD: Final[list[Row]] = [
     *ignore(
         WAITING,
         [ev.WeightsComplete, ev.WeightsMissing, ev.DownloadProgressed, ev.DownloadFailed],
-        "the last attempt is over",
+        "dropped before: the last attempt is over",
     ),
 ]
