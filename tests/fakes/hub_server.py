@@ -8,6 +8,7 @@ import socket
 import socketserver
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -111,16 +112,16 @@ class Server(socketserver.ThreadingTCPServer):
             return fault
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(ABC, BaseHTTPRequestHandler):
     """One connection, request after request; a subclass has the `answer`."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Server
 
+    @abstractmethod
     def answer(self) -> None:
         """Reply to the request, or raise Refusal."""
-        raise NotImplementedError
 
     def log_message(self, *_: object) -> None:
         pass
