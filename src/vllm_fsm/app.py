@@ -179,6 +179,7 @@ class Controller:
             fx.StartEngine: self.engine.start,
             fx.TerminateEngine: self.engine.terminate,
             fx.KillSession: self.engine.kill,
+            fx.TakePulse: self.engine.take_pulse,
             fx.ConfirmVacancy: self.engine.confirm_vacancy,
             fx.StartProbes: self.prober.start,
             fx.WatchLiveness: self.prober.watch,

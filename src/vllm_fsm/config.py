@@ -34,6 +34,8 @@ class Config:
     startup_timeout: float = 35 * 60.0
     stop_timeout: float = 60.0
     stall_timeout: float = 60.0
+    silence_timeout: float = 5 * 60.0
+    fallback: str = "off"
     swap: str = "after-download"
     xet: bool = False
     log_format: str = "auto"
@@ -63,6 +65,8 @@ class Config:
         return Settings(
             startup_timeout=self.startup_timeout,
             stop_timeout=self.stop_timeout,
+            silence=self.silence_timeout,
+            fallback=self.fallback == "last-good",
             swap_after_download=self.swap == "after-download",
             seed=seed,
         )

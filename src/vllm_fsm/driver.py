@@ -94,6 +94,8 @@ def failure(effect: fx.Effect, error: Exception, now: float) -> ev.Event | None:
             return ev.StartFailed(now, effect.epoch, Finding.of("EngineStartFailed", error=detail))
         case fx.CheckWeights() | fx.StartDownload():
             return ev.DownloadFailed(now, effect.fetch, Finding.of("DownloadFailed", error=detail))
+        case fx.TakePulse():
+            return ev.PulseTaken(now, effect.epoch, moved=True)  # what cannot be seen is no hang
         case fx.TerminateEngine() | fx.KillSession() | fx.ConfirmVacancy() | fx.StartProbes() | fx.WatchLiveness():
             return ev.EffectFailed(now, effect.epoch, effect, finding)
         case _:

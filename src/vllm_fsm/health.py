@@ -68,6 +68,9 @@ def document(snapshot: Snapshot, wall: Wall, boot_id: str) -> dict[str, Any]:
         "pid": snapshot.pid,
         "target": _target(snapshot.target),
         "active": _target(snapshot.active),
+        "fallback": snapshot.fallen_back,
+        "phase": _phase(snapshot, wall),
+        "phases": phases(snapshot),
         "download": download(snapshot.progress) if snapshot.progress and downloading(snapshot) else None,
         "nextTry": None if due is None else timestamp(wall(due)),
         "warnings": [messages.document(warning) for warning in snapshot.warnings],
@@ -95,6 +98,12 @@ def next_try(snapshot: Snapshot) -> float | None:
     """When something is tried again by itself, None if nothing has its time set."""
     timers = (RestartDue, DownloadRetryDue, UnresponsiveDue, NextDue)
     return min((at for at in map(snapshot.due, timers) if at is not None), default=None)
+
+
+def phases(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """The phases of the latest start that are over, with the seconds that each took."""
+    ends = zip(snapshot.phases, snapshot.phases[1:], strict=False)
+    return [{"name": one.phase.value, "seconds": round(next_.since - one.since, 3)} for one, next_ in ends]
 
 
 def listed(parts: Iterable[Message]) -> list[dict[str, Any]]:
@@ -136,10 +145,14 @@ def _loading(snapshot: Snapshot, wall: Wall) -> list[Message]:
             most=settings.restart_intensity,
         )
         return [snapshot.finding.message, again, *snapshot.warnings]
-    parts = [Message.of("Loading")]
+    problem, active = snapshot.next_problem, snapshot.active
+    if snapshot.fallen_back and problem is not None and active is not None:
+        parts = [Message.of("LoadingFallback", model=active.model), problem.message]
+    else:
+        parts = [Message.of("Loading")]
     if snapshot.phase is not None:
-        parts.append(snapshot.phase)
-    if snapshot.note is not None and snapshot.active is not None:
+        parts.append(snapshot.phase.message)
+    if snapshot.note is not None and active is not None:
         parts.append(snapshot.note)
     if snapshot.engine is Engine.TERMINATING:
         parts.append(Message.of("StoppingLast"))
@@ -150,7 +163,8 @@ def _ready(snapshot: Snapshot, _wall: Wall) -> list[Message]:
     problem = snapshot.next_problem
     active = snapshot.active
     if problem is not None and active is not None:
-        return [Message.of("ReadyKept", model=active.model), problem.message, *_tries(snapshot), *snapshot.warnings]
+        serves = Message.of("ReadyFallback" if snapshot.fallen_back else "ReadyKept", model=active.model)
+        return [serves, problem.message, *_tries(snapshot), *snapshot.warnings]
     if downloading(snapshot) and snapshot.target is not None:
         return [_progress("ReadyNext", snapshot.progress, snapshot.target.model), *snapshot.warnings]
     return [Message.of("Ready"), *snapshot.warnings]
@@ -159,8 +173,12 @@ def _ready(snapshot: Snapshot, _wall: Wall) -> list[Message]:
 def _failed(snapshot: Snapshot, wall: Wall) -> list[Message]:
     finding = snapshot.finding
     assert finding is not None
+    active, problem = snapshot.active, snapshot.next_problem
+    parts = []
+    if snapshot.fallen_back and problem is not None and active is not None:
+        parts = [problem.message, Message.of("FailedFallback", model=active.model)]
     # With an active engine it is the engine that failed, whatever was tried for the next one.
-    parts = [finding.message, *(_tries(snapshot) if snapshot.active is None else ())]
+    parts += [finding.message, *(_tries(snapshot) if active is None else ())]
     due = snapshot.due(RestartDue)
     # A port is looked at every few seconds: its sentence says so, and a time would change as often.
     if due is not None and finding.reason != PORT_TAKEN:
@@ -215,6 +233,13 @@ def _clock(wall: Wall, at: float) -> str:
 
 def _message(message: Message) -> dict[str, Any]:
     return {"id": message.id, "params": dict(message.params)}
+
+
+def _phase(snapshot: Snapshot, wall: Wall) -> dict[str, Any] | None:
+    now = snapshot.phase
+    if now is None:
+        return None
+    return {"name": now.phase.value, "since": timestamp(wall(now.since)), "message": messages.text(now.message)}
 
 
 def _target(target: Target | None) -> dict[str, Any] | None:

@@ -35,6 +35,8 @@ ENGINE_LINE: Final = "engine-output"
 ENGINE: Final = "engine"
 STARTED: Final = "engine-started"
 EXITED: Final = "engine-exited"
+PHASE: Final = "phase"
+FALLBACK: Final = "fallback"
 DOWNLOAD: Final = "download"
 DOWNLOAD_FAILED: Final = "download-failed"
 PROGRESS_EVERY: Final = 10.0
@@ -79,6 +81,10 @@ def transition(log: Log, wall: health.Wall) -> Callable[[Snapshot, Event, Snapsh
             return None
         if after.pid is not None and after.pid != before.pid:
             log(STARTED, attempt=after.epoch, pid=after.pid)
+        if after.phases and after.phases[-1].phase is not (before.phases[-1].phase if before.phases else None):
+            log(PHASE, **_phase(after))
+        if after.fallen_back and not before.fallen_back:
+            log(FALLBACK, **_fallback(after))
         if isinstance(event, EngineExited) and after.dropped == before.dropped:
             asked = before.engine is Engine.TERMINATING
             log(EXITED, attempt=event.epoch, status=event.status, asked=asked, evidence=event.finding.evidence)
@@ -116,6 +122,26 @@ def transition(log: Log, wall: health.Wall) -> Callable[[Snapshot, Event, Snapsh
     return observe
 
 
+def _phase(snapshot: Snapshot) -> dict[str, Any]:
+    """The fields of a phase that a start has come to, and the last phase with its seconds."""
+    over = health.phases(snapshot)
+    fields: dict[str, Any] = {"attempt": snapshot.epoch, "phase": snapshot.phases[-1].phase.value}
+    return {**fields, "after": over[-1]["name"], "lasted": over[-1]["seconds"]} if over else fields
+
+
+def _fallback(snapshot: Snapshot) -> dict[str, Any]:
+    """The fields of a fallback: to which model, and why."""
+    active, problem = snapshot.active, snapshot.next_problem
+    assert active is not None
+    assert problem is not None
+    return {
+        "model": active.model,
+        "reason": problem.reason,
+        "message": messages.text(problem.message),
+        "evidence": problem.evidence,
+    }
+
+
 def _json(_logger: object, _method: str, fields: Fields) -> str:
     return json.dumps(fields, ensure_ascii=False, default=str)
 
@@ -130,6 +156,9 @@ def _for_people(_logger: object, _method: str, fields: Fields) -> str:
         return f"{clock} ● {fields['from']} → {fields['to']} after {lasted} ({fields['trigger']}): {fields['message']}"
     if event == ENGINE:
         return f"{clock} · engine {fields['from']} → {fields['to']} (start {fields['attempt']})"
+    if event == PHASE:
+        over = f" ({fields['after']} took {fields['lasted']:.1f} s)" if "after" in fields else ""
+        return f"{clock} · start {fields['attempt']}: {fields['phase']}{over}"
     if event == DOWNLOAD:
         return f"{clock} ⇣ {health.told(fields)}"
     shown = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)

@@ -26,12 +26,26 @@ ENGLISH: Final[dict[str, str]] = {
         "already-cached model can take 15+ minutes. Exact time depends on your hardware resources and network "
         "bandwidth."
     ),
+    "LoadingFallback": "What was ready last, {model}, is started instead of what was chosen since:",
+    "PhaseImports": "Reading the programs.",
+    "PhaseConfiguration": "Reading the model's configuration.",
+    "PhaseProcesses": "Starting the engine's processes.",
+    "PhaseWeights": "Loading the weights.",
+    "Weights": "Weights {done}/{total}.",
+    "PhaseCompilation": "Compiling the model for this machine.",
+    "PhaseMemory": "Dividing up the memory.",
+    "PhaseGraphs": "Recording the GPU's work.",
+    "PhaseListening": "Getting ready to answer.",
     "StoppingLast": "The last engine is being stopped.",
     "Ready": "The vLLM API is ready",
     "ReadyNext": "The vLLM API is ready. {repo} is downloading",
     "ReadyNextSize": "The vLLM API is ready. {repo} is downloading: {percent} %",
     "ReadyNextTime": "The vLLM API is ready. {repo} is downloading: {percent} %, {minutes} min left",
     "ReadyKept": "The vLLM API is ready. It still serves {model}, because what was chosen since cannot be served:",
+    "ReadyFallback": (
+        "The vLLM API is ready, with what was ready last, {model}, because what was chosen since cannot be served:"
+    ),
+    "FailedFallback": "{model}, which was ready last, was started instead and failed too:",
     "Stopping": "The service is stopping.",
     "NextTry": "Next try at {time} UTC.",
     "NextTryOf": "Next try at {time} UTC, number {number} of {most}.",
@@ -58,6 +72,10 @@ ENGLISH: Final[dict[str, str]] = {
         "smaller model, or give the machine more memory."
     ),
     "EngineDead": "The engine died while its server still answered. Check the service logs for errors.",
+    "EngineHung": (
+        "The engine hung while it was starting (phase: {phase}): for {minutes} minutes it printed, computed and read "
+        "nothing, and was ended. If that happens again, check the service logs for errors."
+    ),
     "EngineUnresponsive": (
         "The engine answers no requests. It is restarted in {restart_seconds} s unless it answers again."
     ),

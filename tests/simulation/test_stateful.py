@@ -22,6 +22,7 @@ class Controller(RuleBasedStateMachine):
         self.usual = Faults()
 
     def want(self, target):
+        self.world.starts.clear()
         self.world.wanted = target
         self.world.feed(ev.WantedChanged(self.world.now, target))
 
@@ -52,6 +53,7 @@ class Controller(RuleBasedStateMachine):
 
     @rule()
     def retry(self):
+        self.world.starts.clear()
         self.world.feed(ev.RetryRequested(self.world.now))
 
     @rule(seconds=st.floats(0.1, 3600))
@@ -61,6 +63,7 @@ class Controller(RuleBasedStateMachine):
     @precondition(lambda self: self.world.snapshot.engine is Engine.ALIVE)
     @rule()
     def steal_the_port(self):
+        self.world.starts.clear()
         self.world.feed(ev.PortTaken(self.world.now, self.world.snapshot.epoch, TAKEN))
 
     @rule()

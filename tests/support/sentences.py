@@ -67,6 +67,7 @@ SAMPLES: dict[str, Param] = {
     "other": "68.1",
     "path": "/data/models",
     "percent": 31,
+    "phase": "Weights",
     "pid": 4711,
     "port": 8000,
     "processes": "VLLM::Worker (pid 4712)",
@@ -96,6 +97,7 @@ SAMPLES: dict[str, Param] = {
 OWN: dict[str, dict[str, Param]] = {
     "StartupTimeout": {"minutes": 35},
     "EngineStartFailed": {"error": "Cannot allocate memory"},
+    "Weights": {"done": 3, "total": 8},
     "EffectFailed": {"error": "OSError: Too many open files"},
     "FileMissing": {"line": "RuntimeError: Cannot find any model weights with `/data/models/org-name`"},
     "MachineMemoryShort": {"tried": "17.2 GB"},

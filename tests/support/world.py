@@ -19,7 +19,7 @@ from vllm_fsm.core import events as ev
 from vllm_fsm.core import naming
 from vllm_fsm.core.machine import step
 from vllm_fsm.core.snapshot import Finding, Message, Progress, Secret, Settings, Snapshot, Target
-from vllm_fsm.core.states import Engine, Service
+from vllm_fsm.core.states import Engine, Phase, Service
 
 KEYS = [Secret(f"{letter * 22}") for letter in "kqz"]
 MODELS = ["org/one", "org/two", "org/three"]
@@ -68,6 +68,8 @@ class Process:
     """A probe of this epoch passed."""
     probed: bool = False
     watched: bool = False
+    silent: bool = False
+    """Does nothing at all, although it has not got to its end."""
 
 
 @dataclass
@@ -79,6 +81,7 @@ class Faults:
     exit_early: float = 0.15
     permanent: float = 0.2
     never_listen: float = 0.05
+    silent: float = 0.05
     die_when_ready: float = 0.3
     hang: float = 0.1
     wake: float = 0.5
@@ -120,7 +123,9 @@ class World:
         self.random = random.Random(self.seed)
         self.meddling = (0.15, 0.03, 0.002)[self.seed % 3]
         self.settings = self.settings or Settings(
-            swap_after_download=self.seed % 4 != 0, download_tries=3 if self.seed % 5 else 10
+            swap_after_download=self.seed % 4 != 0,
+            download_tries=3 if self.seed % 5 else 10,
+            fallback=self.seed % 3 == 1,
         )
         self.now = 0.0
         self.serial = 0
@@ -163,7 +168,7 @@ class World:
         self.faults = Faults.none()
         self.port_taken_until = -1.0
         for process in self.processes:
-            process.hangs = False
+            process.hangs = process.silent = False
             process.deaf = 0
             if process.leader and process.passed:
                 self.schedule(1.0, ev.EngineStepped(0.0, process.epoch))
@@ -254,13 +259,21 @@ class World:
         if after.state is Service.READY:
             self.must(after.finding is None, "Ready has no failure to tell", event)
         self.must(
-            len(policy_window(after)) <= self.settings.restart_intensity + 1,
+            len(policy_window(after)) <= self.settings.restart_intensity + 2,  # one of them once more with the hub
             "the restart intensity is kept",
             event,
         )
         self.must(dict(after.timers) == self.timers, "armed timers are those of the snapshot", event)
         if effects:
             self.must(sum(isinstance(e, fx.StartEngine) for e in effects) <= 1, "one start a step", event)
+        if after.fallen_back:
+            problem = after.next_problem
+            self.must(after.settings.fallback and after.pending, "a fallback is asked for, and not the target", event)
+            self.must(problem is not None and problem.permanent, "a fallback has a reason that lasts", event)
+        if after.phase is not None:
+            silent = event.at - after.moved_at
+            most = 3.0 * after.settings.silence + 2.0 * after.settings.pulse
+            self.must(silent <= most, "a start that stands still is ended", event)
         if after.progress is not None:
             self.must(0 <= after.progress.done <= (after.progress.total or 0), "never above 100 %", event)
         if isinstance(event, ev.WantedChanged) and before.proven and after.settings.swap_after_download:
@@ -308,6 +321,7 @@ class World:
         if self.now < self.port_taken_until:
             self.schedule(0.01, ev.StartFailed(0.0, effect.epoch, TAKEN))
             return
+        self.note_start(effect)
         if r() < self.faults.refuse_start:
             self.schedule(0.01, ev.StartFailed(0.0, effect.epoch, self.some_finding()))
             return
@@ -317,6 +331,15 @@ class World:
             process.deaf = self.random.choice([1, 1, 99])
         execution = 600.0 if r() < self.faults.hang_start else 0.02
         self.schedule(execution, ev.EngineStarted(0.0, effect.epoch, 1000 + effect.epoch))
+
+    def note_start(self, effect: fx.StartEngine) -> None:
+        """See that the policy alone does not start too often; what a person does begins the count anew."""
+        assert self.settings is not None
+        window = self.settings.restart_window
+        self.starts = [at for at in self.starts if self.now - at < window] + [self.now]
+        # The first, those of the intensity, once more with the hub, and the one that rests.
+        if len(self.starts) > self.settings.restart_intensity + 3:
+            raise Broken(f"too many starts within {window:g} s: seed {self.seed}, {effect!r}, {self.starts}")
 
     def start_probes(self, effect: fx.StartProbes) -> None:
         process = self.process(effect.epoch)
@@ -330,11 +353,21 @@ class World:
             self.schedule(r() * 30, ev.EngineExited(0.0, effect.epoch, 1, self.some_finding()))
         elif r() < self.faults.never_listen:
             pass
+        elif r() < self.faults.silent:
+            process.silent = True
         else:
             # Some come up after the deadline.
             slow = 40.0 if r() < 0.9 or not self.faults.never_listen else 6000.0
             process.listens = True
+            for phase in self.random.sample(PHASES, 2):
+                message = Message.of(f"Phase{phase.value}")
+                self.schedule(r() * slow, ev.PhaseEntered(0.0, effect.epoch, phase, message))
             self.schedule(r() * slow, ev.ProbePassed(0.0, effect.epoch))
+
+    def take_pulse(self, effect: fx.TakePulse) -> None:
+        process = self.process(effect.epoch)
+        moved = process is not None and not process.silent and self.random.random() < 0.8
+        self.schedule(0.0, ev.PulseTaken(0.0, effect.epoch, moved, "the last line"))
 
     def watch(self, effect: fx.WatchLiveness) -> None:
         process = self.process(effect.epoch)
@@ -508,6 +541,7 @@ class World:
 
     def meddle(self) -> None:
         """Somebody does something."""
+        self.starts.clear()
         dice = self.random.random()
         if dice < 0.5:
             self.schedule(0.0, ev.WantedChanged(0.0, self.some_target()))
@@ -550,12 +584,14 @@ def stamped(event: ev.Event, now: float) -> ev.Event:
 
 
 NUMBERED = (ev.EngineEvent, ev.FetchEvent)
+PHASES = [phase for phase in Phase if phase is not Phase.READY]
 WATCHED = (ev.EngineDead, ev.EngineStuck, ev.EngineStepped)
 FALLIBLE = (fx.TerminateEngine, fx.ConfirmVacancy, fx.StartProbes, fx.WatchLiveness)
 HANDLERS = {
     fx.StartEngine: World.start_engine,
     fx.TerminateEngine: World.terminate,
     fx.KillSession: World.kill,
+    fx.TakePulse: World.take_pulse,
     fx.ConfirmVacancy: World.confirm,
     fx.StartProbes: World.start_probes,
     fx.WatchLiveness: World.watch,

@@ -82,6 +82,7 @@ def test_status_reads_aloud():
         "health     success: The vLLM API is ready\n"
         "wanted     org/one\n"
         "runs       what is wanted, process 77, start number 1\n"
+        "phases     Imports 20.0 s\n"
         "to do      nothing"
     )
 

@@ -75,6 +75,7 @@ def test_failures_of_starts_and_fetches():
     assert isinstance(failure(fx.StartEngine(3, target()), OSError("x"), 5.0), ev.StartFailed)
     assert isinstance(failure(fx.StartDownload(3, target()), OSError("x"), 5.0), ev.DownloadFailed)
     assert failure(fx.StopProbes(3), OSError("x"), 5.0) is None
+    assert failure(fx.TakePulse(3), OSError("x"), 5.0) == ev.PulseTaken(5.0, 3, moved=True)
 
 
 def test_a_failing_observer_is_told_of_once_and_the_loop_goes_on():

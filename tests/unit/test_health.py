@@ -9,6 +9,7 @@ from support.story import CRASH, HUB_DOWN, KEY, TAKEN, WRONG, Story, target
 from vllm_fsm import health
 from vllm_fsm.core import events as ev
 from vllm_fsm.core.snapshot import Finding, Message, Progress
+from vllm_fsm.core.states import Phase
 from vllm_fsm.examples import snapshots
 
 LOADING = (
@@ -21,6 +22,10 @@ def wall(at):
     return datetime.fromtimestamp(at, UTC)
 
 
+def document(story):
+    return health.document(story.snapshot, wall, "boot")
+
+
 def shown(story):
     report = health.report(story.snapshot, wall)
     return report.result, report.message
@@ -31,7 +36,8 @@ def test_no_model():
 
 
 def test_loading():
-    assert shown(Story().loading()) == ("loading", LOADING)
+    assert shown(Story().wants(target())) == ("loading", LOADING)
+    assert shown(Story().loading()) == ("loading", f"{LOADING} Reading the programs.")
 
 
 def test_ready():
@@ -122,8 +128,8 @@ def test_waiting_for_the_next_try_says_when_and_which():
 
 
 def test_a_phase_is_shown_while_loading():
-    story = Story().loading().happens(ev.PhaseEntered, Message.of("StoppingLast"))
-    assert shown(story)[1] == f"{LOADING} The last engine is being stopped."
+    story = Story().loading().happens(ev.PhaseEntered, Phase.WEIGHTS, Message.of("Weights", done=3, total=8))
+    assert shown(story)[1] == f"{LOADING} Weights 3/8."
 
 
 def test_a_crash_beside_a_waiting_download_says_what_waits():
@@ -223,3 +229,41 @@ def test_a_small_download_is_told_in_small_numbers():
 
 def test_a_download_before_its_plan():
     assert health.told(health.download(Progress("org/one", 0))) == "org/one: asking the hub what there is"
+
+
+def fallen_back():
+    """The engine of `org/two` cannot start, and `org/one` is started again."""
+    story = Story(fallback=True).ready().wants(target("org/two")).happens(ev.WeightsComplete)
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated).happens(ev.EngineStarted, 78)
+    return story.crashes(WRONG).happens(ev.EngineStarted, 79)
+
+
+def test_a_fallback_is_called_one_in_every_state():
+    story = fallen_back()
+    assert document(story)["fallback"]
+    assert shown(story)[1].startswith(
+        "What was ready last, org/one, is started instead of what was chosen since: The serve arguments cannot be used"
+    )
+    assert document(story)["reason"] == "BadArguments"
+    assert shown(story.happens(ev.ProbePassed))[1].startswith(
+        "The vLLM API is ready, with what was ready last, org/one, because what was chosen since cannot be served: The"
+    )
+    assert document(story)["reason"] == "BadArguments"
+    result, message = shown(fallen_back().crashes(WRONG))
+    assert result == "failure"
+    assert "org/one, which was ready last, was started instead and failed too:" in message
+    assert not document(story.wants(target()))["fallback"]
+
+
+def test_the_phases_of_a_start_have_their_times():
+    story = Story().loading().wait(5.1).happens(ev.PhaseEntered, Phase.WEIGHTS, Message.of("PhaseWeights"))
+    now = document(story)
+    assert now["phases"] == [{"name": "Imports", "seconds": 5.1}]
+    assert now["phase"] == {
+        "name": "Weights",
+        "since": health.timestamp(wall(story.now)),
+        "message": "Loading the weights.",
+    }
+    after = document(story.wait(2.0).happens(ev.ProbePassed))
+    assert after["phases"] == [{"name": "Imports", "seconds": 5.1}, {"name": "Weights", "seconds": 2.0}]
+    assert after["phase"] is None

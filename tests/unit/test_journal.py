@@ -4,10 +4,11 @@ import io
 import json
 from datetime import UTC, datetime
 
-from support.story import CRASH, Story, target
+from support.story import CRASH, WRONG, Story, target
 from vllm_fsm import health, journal
 from vllm_fsm.core import events as ev
-from vllm_fsm.core.snapshot import Finding, Progress
+from vllm_fsm.core.snapshot import Finding, Message, Progress
+from vllm_fsm.core.states import Phase
 
 
 def wall(at):
@@ -68,7 +69,9 @@ def test_a_transition_is_a_line_with_its_fields():
         "parts": [{"id": "Ready", "params": {}}],
         "evidence": "",
     }
-    assert json.loads(stream.getvalue())["event"] == "transition"
+    phase, line = map(json.loads, stream.getvalue().splitlines())
+    assert (phase["event"], phase["phase"], phase["after"], phase["lasted"]) == ("phase", "Ready", "Imports", 12.5)
+    assert line["event"] == "transition"
 
 
 def test_a_start_within_a_state_is_a_line_too():
@@ -80,7 +83,7 @@ def test_a_start_within_a_state_is_a_line_too():
         story.happens(kind, *fields)
         observe(before, ev.RetryRequested(story.now), story.snapshot)
     events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
-    assert events == ["transition", "engine", "engine-started"]
+    assert events == ["transition", "engine", "engine-started", "phase"]
 
 
 def test_an_end_is_told_with_its_status_and_whether_it_was_asked_for():
@@ -156,3 +159,26 @@ def test_a_failed_attempt_is_a_line_with_its_evidence():
         "HubUnreachable",
         "ConnectError: refused",
     )
+
+
+def test_a_fallback_is_a_line_with_its_reason():
+    stream, log = lines()
+    observe = journal.transition(log, wall)
+    story = Story(fallback=True).ready().wants(target("org/two")).happens(ev.WeightsComplete)
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated).happens(ev.EngineStarted, 78)
+    before = story.snapshot
+    event = ev.EngineExited(story.now, story.snapshot.epoch, 1, WRONG)
+    observe(before, event, story.feed(event).snapshot)
+    (line,) = [json.loads(line) for line in stream.getvalue().splitlines() if '"fallback"' in line]
+    assert (line["model"], line["reason"]) == ("org/one", "BadArguments")
+    assert "--oops" in line["message"]
+
+
+def test_people_see_the_phases_with_their_times():
+    stream, log = lines(console=True)
+    observe = journal.transition(log, wall)
+    story = Story().loading()
+    before = story.snapshot
+    event = ev.PhaseEntered(story.now + 5.1, 1, Phase.WEIGHTS, Message.of("PhaseWeights"))
+    observe(before, event, story.feed(event).snapshot)
+    assert stream.getvalue() == "12:00:00 · start 1: Weights (Imports took 5.1 s)\n"

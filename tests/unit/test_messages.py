@@ -12,7 +12,10 @@ from vllm_fsm.examples import examples
 from vllm_fsm.redaction import Redactor
 
 SOURCE = Path(messages.__file__).parent
-OPEN_ENDED = {"Ready", "ReadyNext", "ReadyNextSize", "ReadyNextTime", "ReadyKept"}
+OPEN_ENDED = {
+    *("Ready", "ReadyNext", "ReadyNextSize", "ReadyNextTime", "ReadyKept", "ReadyFallback"),
+    *("LoadingFallback", "FailedFallback"),
+}
 """The dashboard shows `The vLLM API is ready` without a full stop; what follows brings it."""
 
 

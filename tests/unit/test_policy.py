@@ -102,9 +102,12 @@ def test_downloads_end_when_permanent_or_too_often_without_a_byte():
     assert not policy.download_goes_on(Snapshot(), WRONG, moved=True)
 
 
-def test_what_ends_an_engine_that_has_served_is_told_as_transient():
-    """It is tried again, so it must not be called permanent, repeated or not."""
+def test_what_ends_an_engine_that_has_served_is_told_as_transient_unless_it_is_permanent_and_repeats():
     once = Finding.of("GpuMemoryFullUnmeasured")
     served = Snapshot(proven_at=0.0, crashes=(10.0,), causes=("GpuMemoryFullUnmeasured",))
     assert not policy.judged(served, 20.0, once).permanent
     assert not policy.judged(served, 20.0, WRONG).permanent
+    again = Snapshot(proven_at=0.0, crashes=(10.0,), causes=(WRONG.reason,))
+    assert policy.judged(again, 20.0, WRONG).permanent
+    assert policy.after_failure(again, 20.0, WRONG) == policy.Rest(None)
+    assert not policy.judged(again, 10.0 + again.settings.restart_window, WRONG).permanent

@@ -1,13 +1,15 @@
 """The promises about states, one story each."""
 
+from dataclasses import replace
+
 import pytest
 
 from support.story import CRASH, FULL, HUB_DOWN, KEY, MISSED, OTHER_KEY, TAKEN, WRONG, Story, target
 from vllm_fsm.core import effects as fx
 from vllm_fsm.core import events as ev
 from vllm_fsm.core.machine import step
-from vllm_fsm.core.snapshot import Finding, Message, Progress, Secret
-from vllm_fsm.core.states import Download, Engine
+from vllm_fsm.core.snapshot import Finding, Message, Progress, Secret, Stretch
+from vllm_fsm.core.states import Download, Engine, Phase
 
 # --- from nothing to Ready ---------------------------------------------------------------------------------------
 
@@ -43,11 +45,18 @@ def test_missing_weights_are_downloaded_before_the_start():
 
 
 def test_phases_are_noted_until_ready():
-    phase = Message.of("Weights", done=3, total=8)
-    story = Story().loading().happens(ev.PhaseEntered, phase)
-    assert story.snapshot.phase == phase
-    assert story.happens(ev.ProbePassed).snapshot.phase is None
-    assert story.happens(ev.PhaseEntered, phase).snapshot.phase is None
+    story = Story().loading()
+    began = story.now
+    story.wait(5.0).happens(ev.PhaseEntered, Phase.WEIGHTS, Message.of("PhaseWeights"))
+    story.wait(1.0).happens(ev.PhaseEntered, Phase.WEIGHTS, Message.of("Weights", done=3, total=8))
+    assert story.snapshot.phase == Stretch(Phase.WEIGHTS, began + 5.0, Message.of("Weights", done=3, total=8))
+    story.happens(ev.PhaseEntered, Phase.CONFIGURATION, Message.of("PhaseConfiguration"))
+    assert story.snapshot.phase.phase is Phase.WEIGHTS, "a slower process is not followed"
+    story.wait(2.0).happens(ev.ProbePassed)
+    assert story.snapshot.phase is None
+    assert [stretch.phase for stretch in story.snapshot.phases] == [Phase.IMPORTS, Phase.WEIGHTS, Phase.READY]
+    before = story.snapshot
+    assert story.happens(ev.PhaseEntered, Phase.LISTENING, Message.of("PhaseListening")).snapshot is before
 
 
 def test_a_second_notice_of_the_start_changes_nothing():
@@ -730,3 +739,269 @@ def test_an_ignored_event_changes_nothing():
     snapshot, effects = step(story.snapshot, ev.PortFree(story.now, 1))
     assert snapshot is story.snapshot
     assert effects == ()
+
+
+# --- a start that stands still -----------------------------------------------------------------------------------
+
+
+def pulses(story: Story, moved: bool, times: int) -> Story:
+    """Let the engine be looked at so many times."""
+    for _ in range(times):
+        story.fires(ev.PulseDue)
+        assert story.does(fx.TakePulse)
+        story.happens(ev.PulseTaken, moved, "the last line")
+    return story
+
+
+def test_a_start_that_moves_is_left_alone_however_long_it_takes():
+    story = pulses(Story().loading(), True, 200)
+    assert story.state == "Loading"
+    assert story.snapshot.engine is Engine.ALIVE
+
+
+def test_a_start_that_stands_still_is_ended_with_its_phase_and_tried_again():
+    story = Story(silence=60.0).loading().happens(ev.PhaseEntered, Phase.WEIGHTS, Message.of("PhaseWeights"))
+    pulses(story, True, 1)
+    pulses(story, False, 3)
+    assert story.snapshot.engine is Engine.ALIVE
+    pulses(story, False, 1)
+    assert story.does(fx.KillSession)
+    assert story.state == "Loading"
+    hung = Finding.of("EngineHung", evidence="the last line", phase="Weights", minutes=1)
+    assert story.snapshot.finding == hung
+    story.happens(ev.EngineExited, -9, CRASH).happens(ev.EngineVacated)
+    assert story.the(fx.StartEngine).epoch == 2
+    assert story.snapshot.finding == hung, "what ended it is not what made us end it"
+
+
+def test_a_start_that_hangs_again_is_given_up():
+    story = Story(silence=60.0)
+    pulses(story.loading(), False, 4).happens(ev.EngineExited, -9, CRASH).happens(ev.EngineVacated)
+    pulses(story.happens(ev.EngineStarted, 78), False, 4)
+    assert story.state == "Failed"
+    assert story.snapshot.finding.permanent
+    assert story.does(fx.KillSession)
+    assert story.snapshot.due(ev.RestartDue) is None
+
+
+def test_a_hang_that_takes_longer_than_the_window_is_no_new_one():
+    story = Story(silence=1000.0)
+    pulses(story.loading(), False, 67).happens(ev.EngineExited, -9, CRASH).happens(ev.EngineVacated)
+    assert pulses(story.happens(ev.EngineStarted, 78), False, 67).state == "Failed"
+
+
+def test_a_compiler_may_be_silent_for_longer():
+    story = Story(silence=60.0).loading()
+    pulses(story.happens(ev.PhaseEntered, Phase.COMPILATION, Message.of("PhaseCompilation")), False, 11)
+    assert story.snapshot.engine is Engine.ALIVE
+    assert pulses(story, False, 1).snapshot.engine is Engine.TERMINATING
+
+
+def test_after_the_deadline_a_start_may_go_on_but_not_stand_still():
+    story = Story(silence=60.0).loading().fires(ev.DeadlinePassed)
+    pulses(story, True, 1)
+    assert story.state == "Failed"
+    assert pulses(story, False, 4).state == "Loading"
+    assert story.does(fx.KillSession)
+
+
+def test_an_earlier_engine_that_stands_still_beside_a_download_is_started_again():
+    story = Story(silence=60.0).swapping().crashes().happens(ev.EngineStarted, 78)
+    assert story.state == "Downloading"
+    assert pulses(story, False, 4).state == "Downloading"
+    assert story.does(fx.KillSession)
+    story.happens(ev.EngineExited, -9, CRASH).happens(ev.EngineVacated).fires(ev.RestartDue)
+    assert story.the(fx.StartEngine).target == target()
+
+
+def test_an_engine_that_serves_is_not_asked_whether_it_moves():
+    story = Story(silence=60.0).loading().fires(ev.PulseDue).happens(ev.ProbePassed)
+    before = story.snapshot
+    assert story.happens(ev.PulseTaken, False).snapshot is before
+    assert story.snapshot.due(ev.PulseDue) is None
+
+
+# --- the last good engine ----------------------------------------------------------------------------------------
+
+
+def last_good(**settings) -> Story:
+    """`org/one` was ready; `org/two` was chosen since, and its engine is executed."""
+    story = Story(fallback=True, **settings).ready().wants(target("org/two")).happens(ev.WeightsComplete)
+    return story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated).happens(ev.EngineStarted, 78)
+
+
+def test_without_the_setting_nothing_falls_back():
+    story = Story().ready().wants(target("org/two")).happens(ev.WeightsComplete)
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated).happens(ev.EngineStarted, 78).crashes(WRONG)
+    assert story.state == "Failed"
+
+
+def test_what_was_ready_last_is_served_when_the_next_one_cannot_start():
+    story = last_good().crashes(WRONG)
+    assert story.state == "Loading"
+    assert story.the(fx.StartEngine).target == target()
+    assert story.snapshot.fallen_back
+    story.happens(ev.EngineStarted, 79).happens(ev.ProbePassed)
+    assert story.state == "Ready"
+    assert story.snapshot.next_problem == WRONG
+    assert story.snapshot.target == target("org/two"), "what is wanted stays what the files say"
+    assert story.snapshot.timers == (), "a permanent failure is not tried again by itself"
+
+
+def test_a_transient_failure_is_no_reason_to_fall_back():
+    story = last_good().crashes()
+    assert story.the(fx.StartEngine).target == target("org/two")
+    assert not story.snapshot.fallen_back
+
+
+def test_what_fails_once_more_falls_back_then():
+    story = last_good().crashes(FULL)
+    assert story.the(fx.StartEngine).target == target("org/two")
+    assert story.happens(ev.EngineStarted, 79).crashes(FULL).the(fx.StartEngine).target == target()
+
+
+def test_a_start_that_hangs_again_falls_back():
+    story = pulses(last_good(silence=60.0), False, 4).happens(ev.EngineExited, -9, CRASH).happens(ev.EngineVacated)
+    pulses(story.happens(ev.EngineStarted, 79), False, 4)
+    assert story.does(fx.KillSession)
+    assert story.happens(ev.EngineExited, -9, CRASH).happens(ev.EngineVacated).the(fx.StartEngine).target == target()
+
+
+def test_weights_that_cannot_be_had_fall_back_when_nothing_serves():
+    gone = Finding.of("ModelNotFound", permanent=True, repo="org/two")
+    story = Story(fallback=True, swap_after_download=False).ready().wants(target("org/two"))
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    assert story.happens(ev.WeightsMissing).state == "Downloading"
+    assert story.happens(ev.DownloadFailed, gone).state == "Loading"
+    assert story.the(fx.StartEngine).target == target()
+    assert story.snapshot.next_problem == gone
+
+
+def test_a_check_that_fails_for_good_falls_back_when_nothing_serves():
+    gone = Finding.of("GatedRepo", permanent=True, repo="org/two")
+    story = Story(fallback=True, swap_after_download=False).ready().wants(target("org/two"))
+    story.happens(ev.DownloadFailed, gone).happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    assert story.the(fx.StartEngine).target == target()
+
+
+@pytest.mark.parametrize("state", ["Loading", "Downloading", "Failed"])
+def test_unusable_arguments_fall_back_when_nothing_serves(state):
+    story = Story(fallback=True, swap_after_download=False).ready().wants(target("org/two"))
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    if state == "Downloading":
+        story.happens(ev.WeightsMissing)
+    elif state == "Failed":
+        story.happens(ev.WeightsComplete).happens(ev.StartFailed, TAKEN)
+    assert story.state == state
+    story.wants(target("--oops", problem=WRONG))
+    assert story.state == "Loading"
+    assert story.snapshot.target.problem == WRONG
+    assert story.the(fx.StartEngine).target == target()
+
+
+def test_what_was_ready_last_is_not_started_twice():
+    story = Story(fallback=True).ready().crashes().happens(ev.EngineStarted, 78)
+    assert story.wants(target("--oops", problem=WRONG)).state == "Loading"
+    assert story.snapshot.fallen_back
+    assert not story.does(fx.TerminateEngine)
+    assert story.happens(ev.ProbePassed).state == "Ready"
+
+
+def test_a_late_engine_that_ends_for_good_falls_back():
+    story = last_good().fires(ev.DeadlinePassed)
+    assert story.state == "Failed"
+    assert story.crashes(WRONG).the(fx.StartEngine).target == target()
+
+
+def test_a_start_that_is_refused_for_good_falls_back():
+    gone = Finding.of("EngineNotFound", permanent=True, command="vllm")
+    story = Story(fallback=True).ready().wants(target("org/two")).happens(ev.WeightsComplete)
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated).happens(ev.StartFailed, gone)
+    assert story.the(fx.StartEngine).target == target()
+
+
+def test_a_late_engine_that_hangs_again_falls_back():
+    story = pulses(last_good(silence=60.0, startup_timeout=90.0), False, 4)
+    story.happens(ev.EngineExited, -9, CRASH).happens(ev.EngineVacated)
+    story.happens(ev.EngineStarted, 79).fires(ev.DeadlinePassed)
+    assert story.state == "Failed"
+    assert pulses(pulses(story, True, 1), False, 4).state == "Loading"
+    assert story.snapshot.fallen_back
+
+
+def test_a_late_engine_that_hangs_again_is_given_up():
+    story = pulses(Story(silence=60.0, startup_timeout=90.0).loading(), False, 4).happens(ev.EngineExited, -9, CRASH)
+    story.happens(ev.EngineVacated).happens(ev.EngineStarted, 79).fires(ev.DeadlinePassed)
+    assert pulses(pulses(story, True, 1), False, 4).state == "Failed"
+    assert story.does(fx.KillSession)
+
+
+def test_the_fallback_has_the_key_in_force():
+    story = last_good().wants(target("org/two", key=OTHER_KEY)).happens(ev.EngineExited, 0, CRASH)
+    story.happens(ev.EngineVacated).happens(ev.EngineStarted, 79).crashes(WRONG)
+    assert story.the(fx.StartEngine).target == target(key=OTHER_KEY)
+
+
+def test_a_fallback_that_fails_for_good_is_the_end():
+    story = last_good().crashes(WRONG).happens(ev.EngineStarted, 79).crashes(WRONG)
+    assert story.state == "Failed"
+    assert story.snapshot.last_good is None
+    assert story.wants(target("--oops", problem=WRONG)).state == "Failed"
+
+
+def test_a_change_of_the_files_ends_the_fallback():
+    story = last_good().crashes(WRONG).happens(ev.EngineStarted, 79).happens(ev.ProbePassed)
+    story.wants(target("org/three"))
+    assert story.state == "Ready"
+    assert not story.snapshot.fallen_back
+    assert story.happens(ev.WeightsComplete).snapshot.active == target("org/three")
+
+
+def test_the_files_may_ask_for_what_the_fallback_serves():
+    story = last_good().crashes(WRONG).happens(ev.EngineStarted, 79).happens(ev.ProbePassed).wants(target())
+    assert story.state == "Ready"
+    assert not story.snapshot.fallen_back
+    assert story.snapshot.next_problem is None
+
+
+def test_a_retry_tries_what_is_wanted_beside_the_fallback():
+    story = last_good().crashes(WRONG).happens(ev.EngineStarted, 79).happens(ev.ProbePassed)
+    assert story.happens(ev.RetryRequested).the(fx.CheckWeights).target == target("org/two")
+
+
+def test_a_cleared_selection_forgets_what_was_ready():
+    story = Story(fallback=True).ready().wants(None)
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    assert story.wants(target("--oops", problem=WRONG)).state == "Failed"
+
+
+# --- a dead engine is explained by its output ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["Loading", "Downloading", "Failed"])
+def test_why_an_engine_died_is_told_as_soon_as_it_is_known(state):
+    dead = Finding.of("EngineDead")
+    story = Story(restart_intensity=0 if state == "Failed" else 5).ready()
+    if state == "Downloading":
+        story.wants(target("org/two")).happens(ev.WeightsMissing)
+    assert story.happens(ev.EngineDead, dead).state == state
+    story.happens(ev.EngineExited, -9, replace(FULL, permanent=True))
+    assert story.state == state
+    assert story.snapshot.finding == FULL
+    assert story.snapshot.causes == (FULL.reason,)
+
+
+def test_a_dead_engine_that_said_nothing_stays_dead():
+    story = Story().ready().happens(ev.EngineDead, Finding.of("EngineDead"))
+    story.happens(ev.EngineExited, -9, Finding.of("EngineStopped"))
+    assert story.snapshot.finding.reason == "EngineDead"
+
+
+def test_gpu_memory_that_a_start_lacked_is_waited_for_before_the_next():
+    busy = Finding.of("GpuBusy", free="3.21", total="23.65", needed="21.28")
+    effect = Story().loading().crashes(busy).the(fx.StartEngine)
+    assert (effect.memory_needed, effect.memory_wait) == (21.28, 15.0)
+    effect = Story().loading().crashes(FULL).the(fx.StartEngine)
+    assert (effect.memory_needed, effect.memory_wait) == (0.0, 15.0)
+    effect = Story().loading().crashes().the(fx.StartEngine)
+    assert (effect.memory_needed, effect.memory_wait) == (None, 0.0)

@@ -11,9 +11,11 @@ import time
 class Process:
     """One process as `/proc/PID/stat` showed it; `pid` and `start` together are unique during a boot."""
 
-    __slots__ = ("name", "parent", "pid", "session", "start", "state", "threads")
+    __slots__ = ("name", "parent", "pid", "session", "start", "state", "threads", "ticks")
 
-    def __init__(self, pid: int, name: str, state: str, parent: int, session: int, threads: int, start: int) -> None:
+    def __init__(
+        self, pid: int, name: str, state: str, parent: int, session: int, threads: int, start: int, ticks: int = 0
+    ) -> None:
         self.pid = pid
         self.name = name
         self.state = state
@@ -23,6 +25,8 @@ class Process:
         self.threads = threads
         self.start = start
         """Clock ticks since boot."""
+        self.ticks = ticks
+        """Clock ticks of CPU time, with those of its children that it has reaped."""
 
     @property
     def gone(self) -> bool:
@@ -52,6 +56,7 @@ def parse_stat(stat: bytes) -> Process:
         session=int(fields[3]),
         threads=int(fields[17]),
         start=int(fields[19]),
+        ticks=sum(map(int, fields[11:15])),
     )
 
 
@@ -115,6 +120,22 @@ def was_given(pid: int, assignment: bytes) -> bool:
     """Tell whether `NAME=value` stands in the environment that process `pid` shows."""
     environment = _content(f"/proc/{pid}/environ")
     return environment is not None and assignment in environment.split(b"\0")
+
+
+def transferred(pid: int) -> int:
+    """Return the bytes that process `pid` read and wrote, by calls and from disks; 0 when that may not be known."""
+    lines = (_content(f"/proc/{pid}/io") or b"").splitlines()
+    return sum(int(line.split()[-1]) for line in lines if line.startswith((b"rchar", b"wchar", b"read_", b"write_")))
+
+
+def received() -> int:
+    """Return the bytes that came into our network namespace from outside of it."""
+    total = 0
+    for line in (_content("/proc/self/net/dev") or b"").splitlines():
+        name, colon, counters = line.partition(b":")
+        if colon and name.strip() != b"lo":
+            total += int(counters.split()[0])
+    return total
 
 
 def cmdline(pid: int) -> bytes:

@@ -74,6 +74,21 @@ def _run(run: argparse.ArgumentParser) -> None:
     _flag(run, "stall_timeout", duration, "60s", "longest silence of a download before it is begun again")
     _flag(
         run,
+        "silence_timeout",
+        duration,
+        "5m",
+        "how long a starting engine may print, compute and read nothing; three times as long while it compiles",
+    )
+    _flag(
+        run,
+        "fallback",
+        str,
+        default.fallback,
+        "what to do when a new choice cannot be served: say so, or serve what was ready last again",
+        choices=["off", "last-good"],
+    )
+    _flag(
+        run,
         "swap",
         str,
         default.swap,

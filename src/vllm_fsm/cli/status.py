@@ -36,6 +36,11 @@ def lines(document: dict[str, Any], now: datetime, columns: int) -> list[str]:
         ("wanted", _target(wanted) if wanted else "nothing"),
         ("runs", _running(document, wanted, active)),
     ]
+    if document["phase"]:
+        phase = document["phase"]
+        rows.append(("phase", f"{phase['name']} for {_lasted(phase['since'], now)}: {phase['message']}"))
+    if document["phases"]:
+        rows.append(("phases", _phases(document["phases"])))
     download = document["download"]
     if download:
         rows.append(("download", told(download)))
@@ -50,9 +55,18 @@ def _target(target: dict[str, Any]) -> str:
     return f"{shlex.join(target['arguments'])}{variables and ', with' + variables}"
 
 
+def _phases(phases: list[dict[str, Any]]) -> str:
+    """Return the phases of a start with their times, and in front the sum of several."""
+    told = ", ".join(f"{phase['name']} {phase['seconds']:.1f} s" for phase in phases)
+    total = sum(phase["seconds"] for phase in phases)
+    return f"{total:.1f} s: {told}" if len(phases) > 1 else told
+
+
 def _running(document: dict[str, Any], wanted: dict[str, Any] | None, active: dict[str, Any] | None) -> str:
     process = f"process {document['pid']}" if document["pid"] else "not yet a process"
     what = "what is wanted" if active == wanted else _target(active) if active else "the last engine"
+    if document["fallback"]:
+        what = f"the fallback, {what}"
     match document["engine"]:
         case "Alive" if document["state"] == "Ready":
             return f"{what}, {process}, start number {document['attempt']}"

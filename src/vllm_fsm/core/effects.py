@@ -33,6 +33,19 @@ class StartEngine(EngineEffect):
     target: Target
     offline: bool = False
     """With the hub switched off, unless the target's own variables say something about that."""
+    memory_needed: float | None = None
+    """After a failure for want of GPU memory: the GiB that were asked for, 0.0 where that is not known.
+
+    So much is waited for before this start, or as much as was ever free, but not for long.
+    """
+    memory_wait: float = 0.0
+    """Longest such wait in seconds."""
+
+
+class TakePulse(EngineEffect):
+    """See whether the engine did anything since the last look → PulseTaken."""
+
+    __slots__ = ()
 
 
 class TerminateEngine(EngineEffect):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vllm_fsm.core.snapshot import Finding, Message, Progress, Target
+from vllm_fsm.core.states import Phase
 
 if TYPE_CHECKING:
     from vllm_fsm.core.effects import Effect
@@ -118,9 +119,19 @@ class EngineVacated(EngineEvent):
 
 @dataclass(frozen=True, slots=True)
 class PhaseEntered(ProbeEvent):
-    """The engine's output shows what it is doing now."""
+    """The engine's output shows what it is doing now, or how far it is with that."""
 
-    phase: Message
+    phase: Phase
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class PulseTaken(ProbeEvent):
+    """The starting engine was looked at; `moved`: it did something since the last look, or that cannot be known."""
+
+    moved: bool
+    last: str = ""
+    """The last line that it printed, redacted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +242,12 @@ class NextDue(Timer):
 
 class UnresponsiveDue(Timer):
     """An unresponsive engine had its last chance to answer."""
+
+    __slots__ = ()
+
+
+class PulseDue(Timer):
+    """It is time to look whether the starting engine moves."""
 
     __slots__ = ()
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from vllm_fsm.core import policy
 from vllm_fsm.core.events import GraceExpired, RestartDue
-from vllm_fsm.core.states import Download, Engine
+from vllm_fsm.core.states import Download, Engine, Phase
 
 if TYPE_CHECKING:
+    from vllm_fsm.core.snapshot import Finding
     from vllm_fsm.core.turn import Turn
 
 # --- about a change of the files ---------------------------------------------------------------------------------
@@ -110,6 +111,18 @@ def proven(turn: Turn) -> bool:
     return turn.snapshot.proven
 
 
+def served(turn: Turn) -> bool:
+    """The engine has been ready: its start is over."""
+    return turn.snapshot.proven_at is not None
+
+
+def behind(turn: Turn) -> bool:
+    """The start has come to a later phase already."""
+    order = list(Phase)
+    phases = turn.snapshot.phases
+    return bool(phases) and order.index(turn.event.phase) < order.index(phases[-1].phase)
+
+
 def may_start(turn: Turn) -> bool:
     """Something is to run and nothing else than the last engine was in its way."""
     snapshot = turn.snapshot
@@ -136,6 +149,11 @@ def unusable_but_active(turn: Turn) -> bool:
     return unusable(turn) and active_goes_on(turn)
 
 
+def unusable_but_last_good(turn: Turn) -> bool:
+    """The arguments must not be started, and what was ready last may take over."""
+    return unusable(turn) and policy.falls_back(turn.snapshot, turn.event.target)
+
+
 # --- about failures ----------------------------------------------------------------------------------------------
 
 
@@ -150,6 +168,57 @@ def again_after_stuck(turn: Turn) -> bool:
     finding = turn.snapshot.finding
     assert finding is not None
     return isinstance(policy.after_failure(turn.snapshot, turn.event.at, finding), policy.Again)
+
+
+def last_good_helps(turn: Turn) -> bool:
+    """The target's engine failed for good, and what was ready last may take over."""
+    return _last_good_helps(turn, turn.event.finding)
+
+
+def last_good_helps_download(turn: Turn) -> bool:
+    """The target's weights cannot be had for good, and what was ready last may take over."""
+    return bool(turn.event.finding.permanent) and policy.falls_back(turn.snapshot, turn.snapshot.target)
+
+
+def _last_good_helps(turn: Turn, finding: Finding) -> bool:
+    snapshot = turn.snapshot
+    if snapshot.active != snapshot.target or not policy.falls_back(snapshot, snapshot.target):
+        return False
+    return policy.judged(snapshot, turn.event.at, finding).permanent
+
+
+def hung(turn: Turn) -> bool:
+    """The starting engine has done nothing for too long."""
+    return _hang(turn) is not None
+
+
+def hung_again(turn: Turn) -> bool:
+    """It hangs, and the policy starts it again."""
+    finding = _hang(turn)
+    return finding is not None and isinstance(policy.after_failure(turn.snapshot, turn.event.at, finding), policy.Again)
+
+
+def hung_but_last_good(turn: Turn) -> bool:
+    """It hangs once more, and what was ready last may take over."""
+    finding = _hang(turn)
+    return finding is not None and _last_good_helps(turn, finding)
+
+
+def _hang(turn: Turn) -> Finding | None:
+    event = turn.event
+    return None if event.moved else policy.hang(turn.snapshot, event.at, event.last)
+
+
+def dead_and_explained(turn: Turn) -> bool:
+    """The engine was ended because it was dead, and its output says why it died."""
+    snapshot = turn.snapshot
+    return (
+        asked(turn)
+        and served(turn)
+        and snapshot.finding is not None
+        and snapshot.finding.reason == policy.ENGINE_DEAD
+        and turn.event.finding.reason != policy.ENGINE_STOPPED
+    )
 
 
 def waits_for_restart(turn: Turn) -> bool:

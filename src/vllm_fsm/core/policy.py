@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from vllm_fsm.core.snapshot import Finding
+from vllm_fsm.core.states import Phase
 
 if TYPE_CHECKING:
-    from vllm_fsm.core.snapshot import Finding, Snapshot
+    from vllm_fsm.core.snapshot import Snapshot, Target
 
 PORT_TAKEN = "PortTaken"
+HUNG = "EngineHung"
+"""A start stood still. That takes so long to be seen that the last one counts, however long ago it was."""
+ENGINE_DEAD = "EngineDead"
+ENGINE_STOPPED = "EngineStopped"
+"""What is known of the end of an engine that said nothing of a cause before it was ended."""
 FILE_MISSING = "FileMissing"
 """An engine ended because a file was not in the cache, perhaps one that nobody could know of beforehand."""
 ONCE = frozenset(
     {
         "ArgumentsRefused",
+        HUNG,
         "EngineVanished",
         "GpuMemoryFull",
         "GpuMemoryFullUnmeasured",
@@ -23,6 +32,10 @@ ONCE = frozenset(
     }
 )
 """What may have passed by the second try, and will not when it stands in the way of that one too."""
+GPU_MEMORY = frozenset({"GpuBusy", "GpuBusyUnmeasured", "GpuMemoryTaken", "GpuMemoryFull", "GpuMemoryFullUnmeasured"})
+"""There was too little free GPU memory for the start: something may be about to give some back."""
+PATIENCE: Final = {Phase.COMPILATION: 3.0, Phase.GRAPHS: 3.0}
+"""How much longer than others a phase may be silent: a compiler or a GPU may work where nobody sees it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +76,20 @@ def steady(snapshot: Snapshot, now: float) -> bool:
 
 
 def judged(snapshot: Snapshot, now: float, finding: Finding) -> Finding:
-    """Return `finding`, permanent when it is a repetition in the window of what is worth one more try only.
+    """Return `finding`, permanent if the next try would end the same way.
 
-    Never permanent when the engine has served: it is tried again.
+    What is worth one more try only is permanent when it comes again in the window. An engine that has served can
+    serve: what ends it then is transient, whatever it printed, unless the same has ended it before.
     """
-    if snapshot.proven_at is not None:
-        return replace(finding, permanent=False) if finding.permanent else finding
-    if finding.permanent or finding.reason not in ONCE:
+    served = snapshot.proven_at is not None
+    doubted = finding.permanent if served else not finding.permanent and finding.reason in ONCE
+    if not doubted:
         return finding
     counted = len(recent(snapshot, now))
+    if finding.reason == HUNG and snapshot.crashes:
+        counted = max(counted, 1)
     repeated = counted > 0 and finding.reason in snapshot.causes[-counted:]
-    return replace(finding, permanent=True) if repeated else finding
+    return finding if finding.permanent is repeated else replace(finding, permanent=repeated)
 
 
 def after_failure(snapshot: Snapshot, now: float, finding: Finding) -> Again | Rest:
@@ -82,8 +98,7 @@ def after_failure(snapshot: Snapshot, now: float, finding: Finding) -> Again | R
     A permanent failure waits for the user. A transient one is repeated: the first in the window at once, then with
     growing, jittered delays; when the restart intensity is exceeded, only slowly (the rule of OTP's supervisors).
     A taken port is looked at every few seconds and counts as no failure of the engine. An engine that missed a file
-    with the hub switched off is tried once with the hub. An engine that has served can serve: what ends it then is
-    transient, whatever it printed.
+    with the hub switched off is tried once with the hub.
     """
     settings = snapshot.settings
     finding = judged(snapshot, now, finding)
@@ -102,6 +117,46 @@ def after_failure(snapshot: Snapshot, now: float, finding: Finding) -> Again | R
         return Again(0.0)
     delay = min(settings.restart_longest, settings.restart_first * 2.0 ** (count - 1))
     return Again(min(settings.restart_longest, delay * jitter(settings.seed, snapshot.epoch)))
+
+
+def silence_limit(snapshot: Snapshot) -> float:
+    """Seconds without any sign of life after which the starting engine hangs, in its present phase."""
+    phase = snapshot.phase
+    return snapshot.settings.silence * (PATIENCE.get(phase.phase, 1.0) if phase is not None else 1.0)
+
+
+def memory_needed(snapshot: Snapshot) -> float | None:
+    """GiB of GPU memory that the last start lacked, 0.0 where it did not say; None if that is not why it failed."""
+    finding = snapshot.finding
+    if finding is None or finding.reason not in GPU_MEMORY:
+        return None
+    return float(dict(finding.message.params).get("needed", 0.0))
+
+
+def hang(snapshot: Snapshot, now: float, last: str) -> Finding | None:
+    """Return what to say of a starting engine that does nothing, None while it is not silent for too long.
+
+    `last` is the last line that it printed.
+    """
+    silent = now - snapshot.moved_at
+    if silent < silence_limit(snapshot):
+        return None
+    phase = snapshot.phase.phase if snapshot.phase is not None else Phase.IMPORTS
+    return Finding.of(HUNG, evidence=last, phase=phase.value, minutes=minutes(silent))
+
+
+def minutes(seconds: float) -> float:
+    """Return a time for people: whole minutes where it is a whole number of them."""
+    exact = round(seconds / 60.0, 1)
+    return int(exact) if exact == int(exact) else exact
+
+
+def falls_back(snapshot: Snapshot, target: Target | None) -> bool:
+    """Whether what was ready last may take over from `target`, and is something else."""
+    good = snapshot.last_good
+    return (
+        snapshot.settings.fallback and good is not None and target is not None and not good.target.same_but_key(target)
+    )
 
 
 def download_delay(snapshot: Snapshot, retry_after: float, moved: bool = False) -> float:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vllm_fsm.core import effects, events, policy
-from vllm_fsm.core.snapshot import Finding
-from vllm_fsm.core.states import Engine
+from vllm_fsm.core.snapshot import Finding, Message, Start, Stretch
+from vllm_fsm.core.states import Engine, Phase
 from vllm_fsm.core.turn import Command
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def clear(turn: Turn) -> None:
     """Nothing is wanted: end what runs."""
     _drop_active(turn)
-    turn.set(target=None, failed=False, finding=None, next_problem=None)
+    turn.set(target=None, failed=False, finding=None, next_problem=None, last_good=None)
     turn.tell(Command.CANCEL, Command.STOP)
 
 
@@ -48,6 +48,7 @@ def follow(turn: Turn) -> None:
     turn.set(target=target)
     if not same:
         turn.cancel(events.NextDue)
+        turn.set(fallen_back=False)
     active = turn.snapshot.active
     if active is not None and active.key != target.key:
         turn.cancel(events.RestartDue)
@@ -74,14 +75,14 @@ def rekey(turn: Turn) -> None:
 def revert(turn: Turn) -> None:
     """The files ask again for what is active: forget the other."""
     turn.cancel(events.NextDue)
-    turn.set(target=turn.event.target, next_problem=None)
+    turn.set(target=turn.event.target, next_problem=None, fallen_back=False)
     turn.tell(Command.CANCEL)
 
 
 def fetch_again(turn: Turn) -> None:
     """Try once more to get the weights of the chosen model while another one runs."""
     turn.cancel(events.NextDue)
-    turn.set(next_problem=None)
+    turn.set(next_problem=None, fallen_back=False)
     turn.tell(Command.CHECK)
 
 
@@ -90,7 +91,7 @@ def adopt(turn: Turn) -> None:
     turn.cancel(events.RestartDue, events.NextDue)
     event = turn.event
     turn.set(active=turn.snapshot.target, offline=event.offline, note=event.note)
-    turn.set(failed=False, finding=None, next_problem=None, crashes=(), resting=False)
+    turn.set(failed=False, finding=None, next_problem=None, fallen_back=False, crashes=(), resting=False)
     turn.tell(Command.STOP, Command.START)
 
 
@@ -131,8 +132,12 @@ def start(turn: Turn) -> None:
 
 def prove(turn: Turn) -> None:
     """The engine is ready."""
-    turn.cancel(events.DeadlinePassed, events.RestartDue)
-    turn.set(proven=True, proven_at=turn.event.at, failed=False, finding=None, phase=None, strikes=0)
+    snapshot, now = turn.snapshot, turn.event.at
+    assert snapshot.active is not None
+    turn.cancel(events.DeadlinePassed, events.RestartDue, events.PulseDue)
+    turn.set(proven=True, proven_at=now, failed=False, finding=None, strikes=0)
+    turn.set(phases=(*snapshot.phases, Stretch(Phase.READY, now, Message.of("Ready"))))
+    turn.set(last_good=Start(snapshot.active, snapshot.offline))
     watch(turn)
 
 
@@ -166,9 +171,8 @@ def doubt(turn: Turn) -> None:
 
 def overdue(turn: Turn) -> None:
     """The start-up time is over; the engine is left to go on."""
-    minutes = round(turn.snapshot.settings.startup_timeout / 60.0, 1)
-    shown = int(minutes) if minutes == int(minutes) else minutes
-    turn.set(failed=True, finding=Finding.of("StartupTimeout", minutes=shown))
+    minutes = policy.minutes(turn.snapshot.settings.startup_timeout)
+    turn.set(failed=True, finding=Finding.of("StartupTimeout", minutes=minutes))
 
 
 def restart(turn: Turn) -> None:
@@ -176,6 +180,43 @@ def restart(turn: Turn) -> None:
     _apply_policy(turn, turn.event.finding)
     if isinstance(turn.event, events.EngineDead):
         turn.tell(Command.KILL)
+
+
+def restart_hung(turn: Turn) -> None:
+    """The starting engine does nothing: end it, then as with any failure."""
+    finding = _hang(turn)
+    turn.tell(Command.KILL)
+    _apply_policy(turn, finding)
+
+
+def explain(turn: Turn) -> None:
+    """Why the dead engine died is known by now."""
+    finding = turn.event.finding
+    turn.set(finding=replace(finding, permanent=False), causes=(*turn.snapshot.causes[:-1], finding.reason))
+
+
+def fall_back(turn: Turn) -> None:
+    """The target's engine failed for good: what was ready last takes over, until the files change."""
+    _fall_back(turn, policy.judged(turn.snapshot, turn.event.at, turn.event.finding))
+
+
+def fall_back_from_download(turn: Turn) -> None:
+    """The target's weights cannot be had: what was ready last takes over, until the files change."""
+    _fall_back(turn, turn.event.finding)
+
+
+def fall_back_from_refused(turn: Turn) -> None:
+    """The target must not be started: what was ready last takes over, until the files change."""
+    target = turn.event.target
+    turn.set(target=target)
+    turn.tell(Command.CANCEL)
+    _fall_back(turn, target.problem)
+
+
+def fall_back_from_hung(turn: Turn) -> None:
+    """The target's engine hangs again and again: what was ready last takes over, until the files change."""
+    turn.tell(Command.KILL)
+    _fall_back(turn, policy.judged(turn.snapshot, turn.event.at, _hang(turn)))
 
 
 def restart_unresponsive(turn: Turn) -> None:
@@ -227,7 +268,28 @@ def give_up_download(turn: Turn) -> None:
 
 def _drop_active(turn: Turn) -> None:
     turn.cancel(events.RestartDue, events.NextDue)
-    turn.set(active=None, offline=False, note=None, crashes=(), resting=False)
+    turn.set(active=None, offline=False, note=None, fallen_back=False, crashes=(), resting=False)
+
+
+def _fall_back(turn: Turn, problem: Finding) -> None:
+    good, target = turn.snapshot.last_good, turn.snapshot.target
+    assert good is not None
+    assert target is not None
+    active = replace(good.target, key=target.key)
+    under_way = active == turn.snapshot.active and not turn.snapshot.failed
+    turn.cancel(events.NextDue)
+    turn.set(next_problem=problem, fallen_back=True)
+    if under_way:
+        return
+    turn.cancel(events.RestartDue)
+    turn.set(active=active, offline=good.offline, note=None, failed=False, finding=None, crashes=(), resting=False)
+    turn.tell(Command.STOP, Command.START)
+
+
+def _hang(turn: Turn) -> Finding:
+    finding = policy.hang(turn.snapshot, turn.event.at, turn.event.last)
+    assert finding is not None
+    return finding
 
 
 def _apply_policy(turn: Turn, finding: Finding) -> None:
@@ -237,8 +299,14 @@ def _apply_policy(turn: Turn, finding: Finding) -> None:
     crashes, causes = policy.recent(turn.snapshot, now), turn.snapshot.causes
     if finding.reason != policy.PORT_TAKEN:
         crashes, causes = (*crashes, now), (*causes, finding.reason)
+    finding = policy.judged(turn.snapshot, now, finding)
+    good = turn.snapshot.last_good
+    active = turn.snapshot.active
+    if good is not None and active is not None and good.target.same_but_key(active):
+        online = isinstance(decision, policy.Again) and decision.online
+        turn.set(last_good=None if finding.permanent else replace(good, offline=good.offline and not online))
     turn.set(
-        finding=policy.judged(turn.snapshot, now, finding),
+        finding=finding,
         crashes=crashes,
         causes=causes[-len(crashes) :] if crashes else (),
         failed=isinstance(decision, policy.Rest),
@@ -262,14 +330,19 @@ def launch(turn: Turn) -> None:
     active = turn.snapshot.active
     assert active is not None
     epoch = turn.snapshot.epoch + 1
-    turn.set(epoch=epoch, pid=None, phase=None, proven=False, proven_at=None, strikes=0)
-    turn.emit(effects.StartEngine(epoch, active, turn.snapshot.offline))
+    needed = policy.memory_needed(turn.snapshot)
+    wait = 0.0 if needed is None else turn.snapshot.settings.memory_wait
+    turn.set(epoch=epoch, pid=None, phases=(), proven=False, proven_at=None, strikes=0)
+    turn.emit(effects.StartEngine(epoch, active, turn.snapshot.offline, needed, wait))
 
 
 def attend(turn: Turn) -> None:
     """The process exists: give it the start-up time and probe it."""
-    turn.set(pid=turn.event.pid)
-    turn.arm(events.DeadlinePassed, turn.snapshot.settings.startup_timeout)
+    now, settings = turn.event.at, turn.snapshot.settings
+    turn.set(pid=turn.event.pid, moved_at=now)
+    turn.set(phases=(Stretch(Phase.IMPORTS, now, Message.of("PhaseImports")), *turn.snapshot.phases))
+    turn.arm(events.DeadlinePassed, settings.startup_timeout)
+    turn.arm(events.PulseDue, settings.pulse)
     probe(turn)
 
 
@@ -288,9 +361,25 @@ def watch(turn: Turn) -> None:
 
 
 def note_phase(turn: Turn) -> None:
-    """Remember what the starting engine does."""
-    if not turn.snapshot.proven:
-        turn.set(phase=turn.event.phase)
+    """Remember what the starting engine does: a phase is entered once, and then it gets on."""
+    event, phases = turn.event, turn.snapshot.phases
+    if phases and phases[-1].phase is event.phase:
+        now = replace(phases[-1], message=event.message)
+        turn.set(phases=(*phases[:-1], now))
+    else:
+        turn.set(phases=(*phases, Stretch(event.phase, event.at, event.message)))
+
+
+def take_pulse(turn: Turn) -> None:
+    """See whether the starting engine moves."""
+    turn.emit(effects.TakePulse(turn.snapshot.epoch))
+
+
+def note_pulse(turn: Turn) -> None:
+    """Remember whether it moves, and look again in a while."""
+    if turn.event.moved:
+        turn.set(moved_at=turn.event.at)
+    turn.arm(events.PulseDue, turn.snapshot.settings.pulse)
 
 
 def terminate(turn: Turn) -> None:
@@ -358,8 +447,8 @@ def _leave(turn: Turn) -> None:
     """An engine that was alive is not ready, not starting and not probed any more."""
     if turn.engine is not Engine.ALIVE:
         return
-    turn.cancel(events.DeadlinePassed, events.UnresponsiveDue, events.RepeatDue)
-    turn.set(proven=False, phase=None, strikes=0)
+    turn.cancel(events.DeadlinePassed, events.PulseDue, events.UnresponsiveDue, events.RepeatDue)
+    turn.set(proven=False, strikes=0)
     turn.emit(effects.StopProbes(turn.snapshot.epoch))
 
 

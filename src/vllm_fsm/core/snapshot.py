@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Self
 
-from vllm_fsm.core.states import Download, Engine, Service
+from vllm_fsm.core.states import Download, Engine, Phase, Service
 
 if TYPE_CHECKING:
     from vllm_fsm.core.events import Timer
@@ -110,6 +110,24 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """One phase of a start, as far as it is known."""
+
+    phase: Phase
+    since: float
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What an engine is started with, besides what is true of every start."""
+
+    target: Target
+    offline: bool = False
+    """With the hub switched off, unless the target's own variables say something about that."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The numbers behind the decisions; seconds unless the name says otherwise."""
 
@@ -121,6 +139,12 @@ class Settings:
     """Until the next SIGKILL to a session that does not end (processes in uninterruptible sleep)."""
     memory_wait: float = 15.0
     """Longest wait for GPU memory to come back before the next start."""
+    pulse: float = 15.0
+    """Between two looks whether a starting engine moves."""
+    silence: float = 5 * 60.0
+    """A starting engine that has not moved for so long hangs; in some phases it may be silent for longer."""
+    fallback: bool = False
+    """What was ready last is served again when a new choice cannot be."""
     swap_after_download: bool = True
     restart_window: float = 15 * 60.0
     restart_intensity: int = 5
@@ -159,8 +183,10 @@ class Snapshot:
     epoch: int = 0
     """Number of the latest engine start; stamped on all it causes."""
     pid: int | None = None
-    phase: Message | None = None
-    """What the starting engine is doing, where its output tells."""
+    phases: tuple[Stretch, ...] = ()
+    """What the latest start has been doing, the present phase last; they follow each other without a gap."""
+    moved_at: float = 0.0
+    """When the starting engine was last seen to do anything."""
     proven_at: float | None = None
     strikes: int = 0
     """Canary requests in a row that nobody answered."""
@@ -175,6 +201,10 @@ class Snapshot:
     """The active engine is started with the hub switched off: the cache held all that it will read."""
     note: Message | None = None
     """What a person should know of the active engine's start."""
+    last_good: Start | None = None
+    """What was ready last, while something has been wanted ever since."""
+    fallen_back: bool = False
+    """The active engine is the last good one, since the target cannot be served for the reason in `next_problem`."""
     fetch_finding: Finding | None = None
     """Why the latest attempt to fetch weights failed; the engine's own failures are in `finding`."""
     failed: bool = False
@@ -207,6 +237,12 @@ class Snapshot:
             if kind is timer:
                 return due
         return None
+
+    @property
+    def phase(self) -> Stretch | None:
+        """What the living engine is doing on its way to Ready, None if it is not on its way."""
+        starting = self.engine is Engine.ALIVE and not self.proven and self.proven_at is None
+        return self.phases[-1] if starting and self.phases else None
 
     @property
     def pending(self) -> bool:

@@ -33,3 +33,25 @@ class Download(Enum):
     RUNNING = "Running"
     WAITING = "Waiting"
     """Between two attempts."""
+
+
+class Phase(Enum):
+    """What a starting engine is doing, in the order in which it does it; one that is not needed is left out."""
+
+    IMPORTS = "Imports"
+    """The server reads its modules."""
+    CONFIGURATION = "Configuration"
+    """It reads the arguments and the model's configuration."""
+    PROCESSES = "Processes"
+    """The engine's own processes read their modules."""
+    WEIGHTS = "Weights"
+    COMPILATION = "Compilation"
+    """Also the first run, by which the memory is measured."""
+    MEMORY = "Memory"
+    """The cache for keys and values is sized and made."""
+    GRAPHS = "Graphs"
+    """The calls of the GPU are recorded, to be replayed."""
+    LISTENING = "Listening"
+    """The server is made ready to answer."""
+    READY = "Ready"
+    """The start is over."""

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from vllm_fsm.adapters.process import pidfd
+from vllm_fsm.adapters.process import pidfd, pulse
 from vllm_fsm.adapters.process.output import Output
 from vllm_fsm.adapters.process.purge import Purge
 from vllm_fsm.adapters.procfs import Process
 from vllm_fsm.core.snapshot import Finding
 
 if TYPE_CHECKING:
+    from vllm_fsm.core.snapshot import Message
+    from vllm_fsm.core.states import Phase
+    from vllm_fsm.diagnosis.phases import Phases
     from vllm_fsm.diagnosis.stream import Diagnosis
 
 HUB: Final = "https://huggingface.co"
@@ -30,6 +33,10 @@ class Attempt:
         self._redact = redact
         self._site = ("", "", 0)
         self._diagnosis: Diagnosis | None = None
+        self._phases: Phases | None = None
+        self._lines = 0
+        """Printed so far, without those that only say that somebody is waited for."""
+        self._sample: pulse.Sample | None = None
         self.oom_kills_before: int | None = None
         """Of our cgroup before the start; None where that is not counted."""
         self.free_before: int | None = None
@@ -80,9 +87,20 @@ class Attempt:
         """Know of a start what its output may not tell: the hub's address as the engine is given it, if it is."""
         self._site = (model, hub or HUB, port)
 
-    def hear(self, line: str) -> None:
-        """Take a line of output, to explain the end by."""
+    def hear(self, line: str) -> tuple[Phase, Message] | None:
+        """Take a line of output, to explain the end by; return the phase of the start that it tells, if it does."""
+        from vllm_fsm.diagnosis import phases
+
+        self._lines += not phases.waits(line)
         self.diagnosis.feed(line)
+        if self._phases is None:
+            self._phases = phases.Phases()
+        return self._phases.feed(line)
+
+    def moved(self) -> bool:
+        """Whether it did anything since the last look; True at the first."""
+        before, self._sample = self._sample, pulse.sample(self.look(), self._lines)
+        return before is None or pulse.moved(before, self._sample)
 
     @property
     def diagnosis(self) -> Diagnosis:

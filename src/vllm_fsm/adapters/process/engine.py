@@ -27,11 +27,14 @@ from vllm_fsm.adapters.process.reaper import Reaper
 from vllm_fsm.adapters.process.recovery import Leftovers
 from vllm_fsm.adapters.process.scratch import Scratch
 from vllm_fsm.core import effects, events
-from vllm_fsm.core.snapshot import Finding, Target
+from vllm_fsm.core.snapshot import Finding
 from vllm_fsm.diagnosis import execution
 
 T = TypeVar("T")
 
+GIB = 1 << 30
+SLACK = 1 << 30
+"""Bytes of GPU memory that may be missing although nothing of ours is left: others use the GPU too."""
 LINGER = 0.2
 """Seconds that the rest of a session has to follow a leader that ended in order: status 0 after SIGTERM.
 
@@ -101,6 +104,8 @@ class EngineProcess:
         self._reaper = Reaper(log=log)
         self._leash = Leash(clock=clock, log=log)
         self._attempt: Attempt | None = None
+        self._most_free = 0
+        """Bytes of GPU memory that were ever free before a start, less what others may use meanwhile."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -148,6 +153,14 @@ class EngineProcess:
         elif attempt.killing is None or attempt.killing.done():
             attempt.killing = self._do(self._kill(attempt), effect)
 
+    def take_pulse(self, effect: effects.TakePulse) -> None:
+        """See whether the engine did anything since the last look → PulseTaken."""
+        attempt = self._current(effect)
+        if attempt is None:
+            return
+        moved = attempt.moved()
+        self._post(events.PulseTaken(self._clock(), attempt.epoch, moved, attempt.diagnosis.last))
+
     def confirm_vacancy(self, effect: effects.ConfirmVacancy) -> None:
         """Wait until the engine is gone with all that belongs to it → EngineVacated, once.
 
@@ -187,7 +200,7 @@ class EngineProcess:
 
     async def _start(self, attempt: Attempt, effect: effects.StartEngine) -> None:
         try:
-            problem = await self._execute(attempt, effect.target, effect.offline)
+            problem = await self._execute(attempt, effect)
         except Exception as error:
             problem = Finding.of("EngineStartFailed", error=f"{type(error).__name__}: {error}")
         if problem is not None:
@@ -200,11 +213,12 @@ class EngineProcess:
         self._post(events.EngineStarted(self._clock(), attempt.epoch, attempt.process.pid))
         await self._follow(attempt)
 
-    async def _execute(self, attempt: Attempt, target: Target, offline: bool) -> Finding | None:
+    async def _execute(self, attempt: Attempt, effect: effects.StartEngine) -> Finding | None:
         """Bring the engine to life; return why it could not be."""
         if attempt.doomed:
             return STOPPED
-        attempt.preparing = self._keep(self._prepare(attempt))
+        target, offline = effect.target, effect.offline
+        attempt.preparing = self._keep(self._prepare(attempt, effect))
         await asyncio.wait((attempt.preparing,))
         problem = None if attempt.preparing.cancelled() else attempt.preparing.result()
         if attempt.doomed:
@@ -247,14 +261,17 @@ class EngineProcess:
             return execution.explain_exec(error, self._command[0], environment.get("PATH"))
         return None
 
-    async def _prepare(self, attempt: Attempt) -> Finding | None:
+    async def _prepare(self, attempt: Attempt, effect: effects.StartEngine) -> Finding | None:
         """Do what takes time before there is a process; return why there must be none. May be cancelled."""
         if processes := await self._leftovers.end():
             return Finding.of("LeftoversRemain", processes=processes)
         if self._linking is None:
             self._linking = self._keep(self._link())
         await asyncio.wait((self._linking,))  # it is not cancelled with us: the next start waits for the same one
+        if effect.memory_needed is not None:
+            await self._memory.wait(int(effect.memory_needed * GIB) or self._most_free, effect.memory_wait)
         attempt.free_before = await self._memory.free()
+        self._most_free = max(self._most_free, (attempt.free_before or 0) - SLACK)
         return None
 
     async def _link(self) -> None:
@@ -301,9 +318,12 @@ class EngineProcess:
 
     def _hand_on(self, attempt: Attempt, line: str) -> None:
         try:
-            attempt.hear(line)
+            told = attempt.hear(line)
         except Exception as error:
             self._log("output-not-understood", error=type(error).__name__)
+        else:
+            if told is not None:
+                self._post(events.PhaseEntered(self._clock(), attempt.epoch, *told))
         try:
             self._relay(line)
         except Exception as error:
@@ -322,7 +342,8 @@ class EngineProcess:
     async def _vacate(self, attempt: Attempt) -> None:
         await attempt.exited.wait()
         await self._see_empty(attempt)
-        await self._memory.wait(attempt.free_before, attempt.memory_wait)
+        before = attempt.free_before
+        await self._memory.wait(None if before is None else before - SLACK, attempt.memory_wait)
         await self._clear(attempt)
         self._attempt = None
         self._post(events.EngineVacated(self._clock(), attempt.epoch))

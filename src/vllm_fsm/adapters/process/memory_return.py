@@ -8,8 +8,6 @@ from vllm_fsm.adapters.process.pauses import pauses
 
 FreeMemory = Callable[[], Awaitable[int | None]]
 """Free GPU memory in bytes, None where it cannot be known. Being cancelled tells it that the driver is silent."""
-SLACK = 1 << 30
-"""Bytes that may be missing although nothing of ours is left: others use the GPU too."""
 ANSWER_LIMIT = 5.0
 """Seconds after which a question counts as not answered."""
 
@@ -37,9 +35,9 @@ class MemoryReturn:
         await asyncio.wait((question,))
         return question.result()
 
-    async def wait(self, before: int | None, limit: float) -> None:
-        """Return when as much is free as `before`, or after `limit` seconds with a line that says so."""
-        if before is None or limit <= 0:
+    async def wait(self, wanted: int | None, limit: float) -> None:
+        """Return when `wanted` bytes are free, or after `limit` seconds with a line that says so."""
+        if wanted is None or limit <= 0:
             return
         began = self._clock()
         free = None
@@ -47,11 +45,11 @@ class MemoryReturn:
             async with asyncio.timeout(limit) as self._patience:
                 for pause in pauses():
                     free = await self.free()
-                    if free is None or free >= before - SLACK:
+                    if free is None or free >= wanted:
                         return
                     await asyncio.sleep(pause)
         except TimeoutError:
-            self._log("gpu-memory-not-back", free=free, before=before, waited=round(self._clock() - began, 3))
+            self._log("gpu-memory-not-back", free=free, wanted=wanted, waited=round(self._clock() - began, 3))
         finally:
             self._patience = None
 
