@@ -37,6 +37,13 @@ class Config:
     silence_timeout: float = 5 * 60.0
     fallback: str = "off"
     swap: str = "after-download"
+    restart_first: float = 1.0
+    restart_longest: float = 5 * 60.0
+    restart_reset: float = 10 * 60.0
+    restart_window: float = 15 * 60.0
+    restart_intensity: int = 5
+    slow_retry: float = 15 * 60.0
+    memory_wait: float = 15.0
     xet: bool = False
     log_format: str = "auto"
 
@@ -68,6 +75,13 @@ class Config:
             silence=self.silence_timeout,
             fallback=self.fallback == "last-good",
             swap_after_download=self.swap == "after-download",
+            restart_first=self.restart_first,
+            restart_longest=self.restart_longest,
+            restart_reset=self.restart_reset,
+            restart_window=self.restart_window,
+            restart_intensity=self.restart_intensity,
+            slow_retry=self.slow_retry,
+            memory_wait=self.memory_wait,
             seed=seed,
         )
 

@@ -253,6 +253,40 @@ def test_an_engine_that_stays_silent_is_restarted(tmp_path):
         controller.until("Ready", also=lambda h: h["attempt"] >= 2)
 
 
+def test_a_start_that_stands_still_is_ended_and_said_to_hang(tmp_path):
+    overrides = {"settings": {**FAST["settings"], "pulse": 0.2}}
+    with Controller(tmp_path, "--silence-timeout", "0.5s", overrides=overrides) as controller:
+        controller.serve("tiny", RUDE_NEVER_LISTEN=1)
+        health = controller.until("Failed", 60.0)
+        assert (health["reason"], health["attempt"], health["nextTry"]) == ("EngineHung", 2, None)
+        assert "(phase: Configuration)" in health["message"]
+        controller.until("Failed", also=lambda h: h["engine"] == "Absent")
+        controller.serve("tiny").ready()
+
+
+def test_the_phases_of_a_start_are_in_the_log_and_in_health(controller):
+    controller.serve("tiny")
+    health = controller.ready()
+    assert [phase["name"] for phase in health["phases"]] == ["Imports", "Configuration", "Listening"]
+    controller.says("phase", phase="Ready", after="Listening")
+
+
+def test_what_was_ready_last_is_served_again_when_the_next_choice_fails_for_good(tmp_path):
+    with Controller(tmp_path, "--fallback", "last-good", overrides=FAST) as controller:
+        controller.serve("tiny", "--max-model-len", "256").ready(1)
+        wrong = {"RUDE_EXIT_CODE": 2, "RUDE_LAST_LINE": "vllm: error: unrecognized arguments: --oops 1"}
+        controller.serve("tiny", **wrong)
+        written = controller.store.read_bytes()
+        health = controller.ready(3)
+        assert health["fallback"]
+        assert health["active"]["arguments"] == ["tiny", "--max-model-len", "256"]
+        assert health["reason"] == "BadArguments"
+        assert "--oops" in health["message"]
+        assert controller.says("fallback")["reason"] == "BadArguments"
+        assert controller.store.read_bytes() == written
+        assert controller.serve("tiny").until("Ready", also=lambda h: not h["fallback"])["attempt"] == 4
+
+
 @pytest.mark.parametrize(
     "lie",
     [

@@ -23,6 +23,7 @@ from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.process import engine as engine_module
 from vllm_fsm.adapters.process import launch, purge, recovery, segments
 from vllm_fsm.core import effects, events
+from vllm_fsm.core.states import Phase
 
 Scenario = Callable[[Rig], Awaitable[None]]
 
@@ -916,6 +917,89 @@ def test_a_failing_question_about_gpu_memory_changes_nothing() -> None:
         assert rig.logged("gpu-memory-unknown")
 
     play(scenario, free_memory=free_memory)
+
+
+def test_a_start_that_follows_a_lack_of_gpu_memory_waits_for_it() -> None:
+    answers = [4 * GIB, 4 * GIB, 22 * GIB, 22 * GIB]
+
+    async def free_memory() -> int | None:
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    async def scenario(rig: Rig) -> None:
+        rig.epoch = 1
+        rig.engine.start(effects.StartEngine(1, target(), memory_needed=21.28, memory_wait=15.0))
+        await rig.next(events.EngineStarted)
+        assert answers == [22 * GIB]
+        assert rig.logged("gpu-memory-not-back") == []
+        await rig.ended()
+
+    play(scenario, free_memory=free_memory)
+
+
+def test_a_start_that_lacked_an_unknown_amount_waits_for_what_was_ever_free() -> None:
+    free = [20 * GIB]
+
+    async def free_memory() -> int | None:
+        return free[0]
+
+    async def scenario(rig: Rig) -> None:
+        await rig.started(target())
+        free[0] = 4 * GIB
+        rig.kill()
+        await rig.next(events.EngineExited)
+        await rig.vacated(memory_wait=0.1)
+        rig.epoch = 2
+        rig.engine.start(effects.StartEngine(2, target(), memory_needed=0.0, memory_wait=0.2))
+        await rig.next(events.EngineStarted)
+        assert [line["wanted"] for line in rig.logged("gpu-memory-not-back")] == [19 * GIB, 19 * GIB]
+        await rig.ended()
+
+    play(scenario, free_memory=free_memory)
+
+
+# --- is it getting on? ----------------------------------------------------------------------------------------------
+
+
+def test_it_tells_the_phases_that_the_output_shows() -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.serving(target())
+        assert [(event.epoch, event.phase) for event in rig.phases] == [
+            (1, Phase.CONFIGURATION),
+            (1, Phase.LISTENING),
+        ]
+        await rig.ended()
+
+    play(scenario)
+
+
+def test_an_engine_that_does_nothing_is_seen_to() -> None:
+    async def quiet(rig: Rig) -> events.PulseTaken | None:
+        await asyncio.sleep(0.1)
+        rig.engine.take_pulse(effects.TakePulse(rig.epoch))
+        pulse = await rig.next(events.PulseTaken)
+        return None if pulse.moved else pulse
+
+    async def scenario(rig: Rig) -> None:
+        await rig.serving(target())
+        rig.engine.take_pulse(effects.TakePulse(rig.epoch))
+        assert (await rig.next(events.PulseTaken)).moved, "the first look has nothing to compare with"
+        pulse = None
+        while pulse is None:
+            pulse = await quiet(rig)
+        assert pulse.last
+        await rig.ended()
+
+    play(scenario)
+
+
+def test_a_look_at_an_engine_that_is_gone_says_nothing() -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.started(target())
+        await rig.ended()
+        rig.engine.take_pulse(effects.TakePulse(rig.epoch))
+        assert not [event for event in rig.events if isinstance(event, events.PulseTaken)]
+
+    play(scenario)
 
 
 # --- output ---------------------------------------------------------------------------------------------------------

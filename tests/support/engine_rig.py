@@ -49,10 +49,12 @@ class Rig:
         self.run_dir, self.state_dir = self.root / "run", self.root / "state"
         self.port = free_port()
         self.events: list[events.Event] = []
+        self.phases: list[events.PhaseEntered] = []
+        """Apart from the other events: they come whenever the engine prints."""
         self.logs: list[tuple[str, dict[str, object]]] = []
         self.lines: list[str] = []
         settings: dict[str, Any] = {
-            "post": self.events.append,
+            "post": self._post,
             "clock": time.monotonic,
             "log": lambda event, /, **fields: self.logs.append((event, fields)),
             "relay": self.lines.append,
@@ -66,6 +68,12 @@ class Rig:
         }
         self.engine = EngineProcess(**settings | options)
         self.epoch = 0
+
+    def _post(self, event: events.Event) -> None:
+        if isinstance(event, events.PhaseEntered):
+            self.phases.append(event)
+        else:
+            self.events.append(event)
 
     async def __aenter__(self) -> "Rig":
         await asyncio.to_thread(int)  # the loop's own thread and descriptors exist from here on

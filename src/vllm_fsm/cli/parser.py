@@ -95,6 +95,13 @@ def _run(run: argparse.ArgumentParser) -> None:
         "when a running model gives way to one that must be downloaded",
         choices=["after-download", "immediate"],
     )
+    _flag(run, "restart_first", duration, "1s", "delay of the second restart in a row, the first is at once; it doubles")
+    _flag(run, "restart_longest", duration, "5m", "longest such delay")
+    _flag(run, "restart_intensity", _count, str(default.restart_intensity), "failures in a row before it rests")
+    _flag(run, "restart_window", duration, "15m", "time in which failures count as being in a row")
+    _flag(run, "slow_retry", duration, "15m", "time between two tries of what rests")
+    _flag(run, "restart_reset", duration, "10m", "an engine that was ready for so long starts with a clean record")
+    _flag(run, "memory_wait", duration, "15s", "longest wait for GPU memory before a start")
     _flag(
         run,
         "log_format",

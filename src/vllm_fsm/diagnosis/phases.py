@@ -29,8 +29,10 @@ _ROWS: Final = (
     (
         Phase.COMPILATION,
         "PhaseCompilation",
-        r"Starting torch\.compile|Using cache directory: .* torch\.compile|Dynamo bytecode transform time: "
-        r"|Compiling a graph for |Directly load |Warming up model for the compilation|Compile and warming up model ",
+        (
+            r"Starting torch\.compile|Using cache directory: .* torch\.compile|Dynamo bytecode transform time: "
+            r"|Compiling a graph for |Directly load |Warming up model for the compilation|Compile and warming up model "
+        ),
     ),
     # v1/worker/*_model_runner.py
     (Phase.WEIGHTS, "PhaseWeights", r"Starting to load model |Loading model from scratch|Loading drafter model"),
