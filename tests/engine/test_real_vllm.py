@@ -91,6 +91,9 @@ def test_a_fresh_store_leads_to_ready(service):
     assert health["target"] == health["active"]
     assert health["active"]["arguments"][-2:] == ["--max-model-len", "256"]
     assert health["warnings"] == []
+    phases = ["Imports", "Configuration", "Processes", "Weights", "Memory", "Listening"]
+    assert [phase["name"] for phase in health["phases"]] == phases
+    assert sum(phase["seconds"] for phase in health["phases"]) == pytest.approx(ready["lasted"], abs=5.0)
     assert main(["health", "--run-dir", str(service.run_dir)]) == 0
 
 

@@ -95,7 +95,7 @@ def _run(run: argparse.ArgumentParser) -> None:
         "when a running model gives way to one that must be downloaded",
         choices=["after-download", "immediate"],
     )
-    _flag(run, "restart_first", duration, "1s", "delay of the second restart in a row, the first is at once; it doubles")
+    _flag(run, "restart_first", duration, "1s", "delay of the second restart in a row; it doubles")
     _flag(run, "restart_longest", duration, "5m", "longest such delay")
     _flag(run, "restart_intensity", _count, str(default.restart_intensity), "failures in a row before it rests")
     _flag(run, "restart_window", duration, "15m", "time in which failures count as being in a row")
