@@ -82,6 +82,10 @@ ENGLISH: Final[dict[str, str]] = {
         "The memory of this machine does not suffice for the engine. Choose a smaller model, or give the machine more "
         "memory."
     ),
+    "MachineMemoryBusy": (
+        "{free} of {total} GiB of memory are free, and the engine is to use {needed} GiB. End what else uses the "
+        "memory, or lower --gpu-memory-utilization: without a GPU it is a share of the machine's memory."
+    ),
     "GpuBusy": (
         "{free} of {total} GiB of GPU memory are free, and the engine is to use {needed} GiB. End what else uses the "
         "GPU, or lower --gpu-memory-utilization."
@@ -114,6 +118,17 @@ ENGLISH: Final[dict[str, str]] = {
     "ContextTooLong": (
         "A context of {wanted} tokens is asked for, and the model was made for {most}. Set --max-model-len to {most} "
         "or less, or remove it."
+    ),
+    "ContextNeedsBatch": (
+        "A context of {wanted} tokens is asked for, and a step computes {most} at most, without chunked prefill. Set "
+        "--max-model-len to {most} or less, or raise --max-num-batched-tokens."
+    ),
+    "BatchTooSmall": (
+        "{wanted} sequences may run at once, and a step computes {most} tokens at most. Set --max-num-seqs to {most} "
+        "or less, or raise --max-num-batched-tokens."
+    ),
+    "TooManySequences": (
+        "{wanted} sequences may run at once, and the cache has room for {most}. Set --max-num-seqs to {most} or less."
     ),
     "ArgumentsRefused": (
         'vLLM refuses the arguments for this model: {detail}. Correct them with the "Set Model" action.'
@@ -160,6 +175,9 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "TooFewGpus": "The arguments ask for {wanted} GPUs, and there are {has}. Lower --tensor-parallel-size.",
     "PortInUse": "Port {port} was taken by another program while the engine started. End that program.",
+    # --- what would mend it ---
+    "FixOffered": 'The "Set Model" action offers the same model with {change}, which fits.',
+    "FixChoice": "The same model with {change}, which fits",
     # --- why a model cannot be had, and what to do ---
     "DownloadFailed": "The model could not be downloaded ({error}). Check the network.",
     "FetcherEnded": "The download process ended with {status}. It is begun again where it stopped.",
@@ -354,6 +372,10 @@ ENGLISH: Final[dict[str, str]] = {
         'There is no preset {name}; "vllm-fsm presets --all" lists them. Custom arguments take any other model.'
     ),
     "PresetUnknownMeant": "There is no preset {name}; perhaps {meant} was meant.",
+    "FixGone": (
+        "There is no correction to take: the engine has not failed with these arguments, or its failure names no other "
+        'ones. "vllm-fsm status" says how things are.'
+    ),
     "VariableNotForPreset": (
         "Environment variable {number} cannot be given with a preset, but only {kept}. Choose custom arguments for "
         "others."

@@ -11,8 +11,11 @@ from typing import Any
 from vllm_fsm.cli import table
 from vllm_fsm.cli.reading import health
 from vllm_fsm.health import told
+from vllm_fsm.redaction import plain
 
 WIDTH = 11
+TAKE = "vllm-fsm set-model --fix"
+"""The command that takes the fix. It needs no quoting, and arguments with secrets can be had by nothing else."""
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -41,6 +44,8 @@ def lines(document: dict[str, Any], now: datetime, columns: int) -> list[str]:
         rows.append(("download", told(download)))
     if document["nextTry"]:
         rows.append(("next try", f"in {_lasted(now.isoformat(), _moment(document['nextTry']))}"))
+    if document.get("evidence"):
+        rows.append(("evidence", plain(document["evidence"])))
     rows.append(("to do", _advice(document)))
     return table.rows(rows, max(table.NARROWEST, columns), WIDTH)
 
@@ -65,6 +70,10 @@ def _running(document: dict[str, Any], wanted: dict[str, Any] | None, active: di
 
 
 def _advice(document: dict[str, Any]) -> str:
+    fix = document.get("fix")
+    if fix:
+        # The last word can be copied to a shell as it is.
+        return f"to serve the same model with {fix['change']}, which fits, run: {TAKE}"
     match document["state"]:
         case "NoModel":
             return "choose a model"

@@ -113,6 +113,12 @@ CAUSES: Final[tuple[Cause, ...]] = (
     Cause("GpuMemoryFullUnmeasured", r"^(?:CUDA|HIP|XPU)\b.{0,40}?out of memory", kind=r"OutOfMemoryError|\w*Error"),
     # --- memory of the machine ---
     Cause(
+        "MachineMemoryBusy",
+        r"^Available memory on node .{0,20}?\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup is less than desired "
+        r"CPU memory utilization \((?:[\d.]+, )?(?P<needed>[\d.]+) GiB\)",
+        rank=SPECIAL,
+    ),
+    Cause(
         "MachineMemoryShort",
         r"can't allocate memory: you tried to allocate (?P<tried_bytes>\d+) bytes",
         kind=r"RuntimeError|OutOfMemoryError",
@@ -223,6 +229,24 @@ CAUSES: Final[tuple[Cause, ...]] = (
         "ContextTooLong",
         r"^User-specified max_model_len \((?P<wanted>\d+)\) is greater than the derived max_model_len "
         r"\([^)]{0,80}?=(?P<most>\d+)",
+        permanent=True,
+        rank=SPECIAL,
+    ),
+    Cause(
+        "ContextNeedsBatch",
+        r"^max_num_batched_tokens \((?P<most>\d+)\) is smaller than max_model_len \((?P<wanted>\d+)\)",
+        permanent=True,
+        rank=SPECIAL,
+    ),
+    Cause(
+        "BatchTooSmall",
+        r"^max_num_batched_tokens \((?P<most>\d+)\) must be greater than or equal to max_num_seqs \((?P<wanted>\d+)\)",
+        permanent=True,
+        rank=SPECIAL,
+    ),
+    Cause(
+        "TooManySequences",
+        r"^max_num_seqs \((?P<wanted>\d+)\) exceeds available Mamba cache blocks \((?P<most>\d+)\)",
         permanent=True,
         rank=SPECIAL,
     ),
