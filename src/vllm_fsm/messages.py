@@ -149,12 +149,20 @@ ENGLISH: Final[dict[str, str]] = {
     "WeightsDamaged": (
         "A weights file of the model is damaged ({detail}). Delete the cached model, so that it is downloaded anew."
     ),
+    "ConfigDamaged": (
+        "The model's file {path} is not valid JSON. Correct it, or delete the cached model, so that it is downloaded "
+        "anew."
+    ),
     "ModelUnsupported": (
         "This vLLM does not support models of the architecture {architecture}. Choose another model, or update the "
         "service."
     ),
     "ModelTypeUnknown": (
         "This vLLM does not know models of the type {type}. Choose another model, or update the service."
+    ),
+    "ConfigValueWrong": (
+        "The model's configuration has an unusable value for {name}. Correct --hf-overrides if it is set there; "
+        "otherwise choose another model."
     ),
     "QuantizationUnknown": (
         "This vLLM does not know the quantization method {method}. Choose another build of the model, or correct "

@@ -106,6 +106,8 @@ OWN: dict[str, dict[str, Param]] = {
     "ContextNeedsBatch": {"most": 8192},
     "BatchTooSmall": {"wanted": 256, "most": 64},
     "TooManySequences": {"wanted": 256, "most": 90},
+    "ConfigDamaged": {"path": "/data/models/org-name/config.json"},
+    "ConfigValueWrong": {"name": "num_attention_heads"},
     "CacheTooLarge": {"wanted": "100.0", "free": "6.78"},
     "ContextNeedsMemoryMost": {"needed": "4.0", "free": "1.5", "most": 12288},
     "ContextNeedsMemory": {"needed": "4.0", "free": "1.5"},

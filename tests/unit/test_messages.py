@@ -12,8 +12,8 @@ from vllm_fsm.examples import examples
 from vllm_fsm.redaction import Redactor
 
 SOURCE = Path(messages.__file__).parent
-OPEN_ENDED = {"Ready", "ReadyNext", "ReadyNextSize", "ReadyNextTime", "ReadyKept"}
-"""The dashboard shows `The vLLM API is ready` without a full stop; what follows brings it."""
+OPEN_ENDED = {"Ready", "ReadyNext", "ReadyNextSize", "ReadyNextTime", "ReadyKept", "FixChoice"}
+"""A choice is no sentence. The dashboard shows `The vLLM API is ready` without a full stop; what follows brings it."""
 
 
 def used() -> set[str]:

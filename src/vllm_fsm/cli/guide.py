@@ -31,7 +31,7 @@ def choose(here: Site, given: Choice, *, dry: bool) -> Chosen | None:
     # A fix keeps the variables that are stored: it is not offered together with others.
     fix = None if given.variables or given.unset else selection.fixed(here)
     ids = [*([] if fix is None else [selection.fix_id(fix)]), *(offer.preset.id for offer in fitting), CUSTOM]
-    first = last.selection if last.selection in ids else default(offers)
+    first = ids[0] if fix is not None else last.selection if last.selection in ids else default(offers)
     shown = lines(fitting, len(offers), last.selection, table.columns(), table.colourful(sys.stdout), fix)
     print("\n".join(shown))
     while True:

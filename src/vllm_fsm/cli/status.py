@@ -47,6 +47,8 @@ def lines(document: dict[str, Any], now: datetime, columns: int) -> list[str]:
     if document.get("evidence"):
         rows.append(("evidence", plain(document["evidence"])))
     rows.append(("to do", _advice(document)))
+    if document.get("fix"):
+        rows.append(("", TAKE))
     return table.rows(rows, max(table.NARROWEST, columns), WIDTH)
 
 
@@ -72,8 +74,8 @@ def _running(document: dict[str, Any], wanted: dict[str, Any] | None, active: di
 def _advice(document: dict[str, Any]) -> str:
     fix = document.get("fix")
     if fix:
-        # The last word can be copied to a shell as it is.
-        return f"to serve the same model with {fix['change']}, which fits, run: {TAKE}"
+        meanwhile = "" if document["state"] == "Failed" else "wait, or "
+        return f"{meanwhile}serve the same model with {fix['change']}, which fits, by"
     match document["state"]:
         case "NoModel":
             return "choose a model"

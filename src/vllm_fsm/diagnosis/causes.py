@@ -188,6 +188,11 @@ CAUSES: Final[tuple[Cause, ...]] = (
     Cause("FileMissing", r"^Couldn't instantiate the backend tokenizer"),
     Cause("FileMissing", r"^Invalid repository ID or local directory specified"),
     Cause("WeightsDamaged", r"^(?P<detail>.{1,200})", kind=r"SafetensorError", permanent=True),
+    Cause(
+        "ConfigDamaged",
+        r"^It looks like the config file at '(?P<path>[^']{1,300})' is not a valid JSON file",
+        permanent=True,
+    ),
     # --- the model and this vLLM ---
     Cause(
         "ModelUnsupported",
@@ -198,6 +203,12 @@ CAUSES: Final[tuple[Cause, ...]] = (
         "ModelTypeUnknown",
         r"checkpoint you are trying to load has model type `?(?P<type>[^`\s]{1,80})`? but Transformers does "
         r"not recognize",
+        permanent=True,
+    ),
+    Cause(
+        "ConfigValueWrong",
+        r"^Validation error for field '(?P<name>[\w.]{1,80})'",
+        kind=r"StrictDataclassFieldValidationError",
         permanent=True,
     ),
     Cause("QuantizationUnknown", r"^Unknown quantization method: (?P<method>\w(?:[\w.-]{0,60}\w)?)", permanent=True),
