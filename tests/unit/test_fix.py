@@ -76,7 +76,7 @@ def test_the_flag_has_the_wanted_value_and_all_others_are_as_they_were(line):
     now = [g for g in read(fix.arguments, TABLE).given if CONTEXT in g.flag.names]
     assert [[value.text for value in one.values] for one in now] == [["4096"]]
     assert told(fix.arguments) == told(line)
-    assert not [one for one in check(fix.arguments, (), TABLE, TABLE.version, exists=lambda _: True)]
+    assert check(fix.arguments, (), TABLE, TABLE.version, exists=lambda _: True) == ()
     # What is left of the old words is in its order.
     rest = iter(line)
     assert all(word in rest for word in fix.arguments if "4096" not in word and word != CONTEXT)
