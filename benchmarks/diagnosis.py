@@ -2,8 +2,8 @@
 
 The output is that of real engines (`tests/unit/data/recordings`). What vLLM prints at its most is the largest number of
 lines within one second of any of them. Passing a line on is all that the controller does with it: it is understood,
-redacted, written to the log as JSON and recorded, the log's reader left out. The end is that of a shell that prints a recording and exits: from its last
-command to the health file with the cause.
+redacted, written to the log as JSON and recorded; what becomes of the log is left out. The end is that of a shell that
+prints a recording and exits: from its last command to the health file with the cause.
 """
 
 from __future__ import annotations

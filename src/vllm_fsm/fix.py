@@ -96,10 +96,11 @@ def proposal(failure: Message, arguments: Sequence[str], environment: Variables,
 
 
 def apply(change: Change, arguments: Sequence[str], environment: Variables, table: Table) -> Fix | None:
-    """Return `arguments` and `environment` with `change` made; None where it lowers nothing, or vLLM would refuse it.
+    """Return `arguments` and `environment` with `change` made.
 
-    The flag stays where the one that counts stands, as it is spelled, and other occurrences go; one that is absent is
-    put at the end. Everything else stays as it is and in its order.
+    None where it lowers nothing, or where vLLM would not read it or refuse what it took before. The flag stays where
+    the one that counts stands, as it is spelled, and other occurrences go; one that is absent is put at the end.
+    Everything else stays as it is and in its order.
     """
     if not change.sound:
         return None
@@ -110,11 +111,9 @@ def apply(change: Change, arguments: Sequence[str], environment: Variables, tabl
         variables = tuple((name, change.value if name == change.name else value) for name, value in environment)
         return Fix(change, tuple(arguments), variables)
     written = _written(change, arguments, table)
-    if written is None:
+    if written is None or _values(change.name, written, table) != [change.value]:
         return None
-    # Whether files exist is asked before a start: a fix changes none.
-    said = check(written, environment, table, table.version, exists=lambda _: True)
-    if any(one.severity is Severity.ERROR for one in said):
+    if _refused(written, environment, table) - _refused(arguments, environment, table):
         return None
     return Fix(change, written, tuple(environment))
 
@@ -139,6 +138,18 @@ def _written(change: Change, arguments: Sequence[str], table: Table) -> tuple[st
     words[value.index] = words[value.index][: value.offset] + change.value
     gone = {place for given in found[:-1] for place in _places(given)}
     return tuple(word for at, word in enumerate(words) if at not in gone)
+
+
+def _values(name: str, arguments: Sequence[str], table: Table) -> list[str]:
+    given = read(arguments, table).last(name)
+    return [] if given is None else [value.text for value in given.values]
+
+
+def _refused(arguments: Sequence[str], environment: Variables, table: Table) -> set[Message]:
+    """What vLLM would refuse by the table. Another vLLM may have started with it, so only what is new counts."""
+    # Whether files exist is asked before a start: a fix changes none.
+    said = check(arguments, environment, table, table.version, exists=lambda _: True)
+    return {one.message for one in said if one.severity is Severity.ERROR}
 
 
 def _places(given: Given) -> set[int]:

@@ -104,6 +104,7 @@ def test_it_holds_for_any_flags_that_this_vllm_has(seed, context):
         ("m --max-model-len 9k --seed 1 --max_model_len 8k", "m --seed 1 --max_model_len 4096"),
         ("--max-model-len 9k --model m", "--max-model-len 4096 --model m"),
         ("m --max-model-len=-1", "m --max-model-len=4096"),
+        ("m --max-model-len 8k --of-another-vllm", "m --max-model-len 4096 --of-another-vllm"),
     ],
 )
 def test_where_the_value_goes(line, expected):
@@ -188,8 +189,7 @@ def test_there_is_none_where_the_number_makes_no_sense(failure):
         "m --max-model-len 8192 --max-model-len 2048",
         "m --max-model-len",
         "m --max-model-len.a=8192",
-        "m --max-model-len 8192 --no-such-flag",
-        "m --max-model-len 8192 --port 80",
+        "m --served-model-name -- --max-model-len 8192",
     ],
 )
 def test_there_is_none_where_it_would_not_lower_the_value_or_not_be_taken(line):
