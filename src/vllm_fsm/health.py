@@ -268,7 +268,7 @@ def _target(target: Target | None) -> dict[str, Any] | None:
 
 
 def _offered(found: Fix | None) -> dict[str, Any] | None:
-    """A fix with all that is needed to take it; of the environment the one variable that it sets, if it does."""
+    """A fix as `health.json` has it: the variables, which may be secret, are left out but for the one that changes."""
     if found is None:
         return None
     return {
