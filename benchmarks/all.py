@@ -16,6 +16,7 @@ import crashes
 import diagnosis
 import downloading
 import edits
+import failures
 import health_command
 import idle
 import readiness
@@ -34,6 +35,7 @@ SCRIPTS = (
     diagnosis,
     idle,
     real,
+    failures,
     startup,
     health_command,
     throughput,

@@ -1,14 +1,16 @@
-"""How fast the engine's output is understood, in how much memory, and how soon after its end the cause is told.
+"""How fast the engine's output is understood and passed on, in how much memory, and how soon its end is explained.
 
 The output is that of real engines (`tests/unit/data/recordings`). What vLLM prints at its most is the largest number of
-lines within one second of any of them. The end is that of a shell that prints a recording and exits: from its last
-command to the health file with the cause.
+lines within one second of any of them. Passing a line on is all that the controller does with it: it is understood,
+redacted, written to the log as JSON and recorded; what becomes of the log is left out. The end is that of a shell that
+prints a recording and exits: from its last command to the health file with the cause.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
+import tempfile
 import time
 import tracemalloc
 from itertools import cycle, islice
@@ -19,7 +21,11 @@ from figure import Bound, Figure
 from rig import LIMIT, Renames, Rig
 
 from support import recordings
+from vllm_fsm import journal
+from vllm_fsm.core.snapshot import Secret
 from vllm_fsm.diagnosis.stream import Diagnosis
+from vllm_fsm.record import Record
+from vllm_fsm.redaction import Redactor
 
 SIZE = 20
 ROUNDS = 5
@@ -39,9 +45,14 @@ def measure(size: int = SIZE) -> list[Figure]:
     """Read everything, and let `size` engines end in each way."""
     most = max(_most(name) for name in recordings.names())
     rates = [_rate() for _ in range(ROUNDS)]
+    passed_on = [_rate(relayed=True) for _ in range(ROUNDS)]
     rows = [
         Figure("diagnosis, of the most that vLLM prints", "times", [rate / most for rate in rates], _at_least(20), 0),
         Figure("… lines read", "lines/s", rates, digits=0),
+        Figure(
+            "… and passed on, of the most that vLLM prints", "times", [r / most for r in passed_on], _at_least(20), 0
+        ),
+        Figure("… lines passed on", "lines/s", passed_on, digits=0),
         Figure("… lines that vLLM prints at its most", "lines/s", [most], digits=0),
         Figure("… memory after 200,000 lines", "kB", [_memory(FLOOD) / 1e3], Bound("max", 500)),
         Figure("… memory after 2,000 lines", "kB", [_memory(FLOOD // 100) / 1e3]),
@@ -65,16 +76,33 @@ def _most(name: str) -> float:
     return float(most)
 
 
-def _rate() -> float:
+def _rate(*, relayed: bool = False) -> float:
     """Return how many lines are read in a second; those behind a stop, which cost nothing, are left out."""
     runs = [recordings.load(name) for name in recordings.names()]
     count = sum(len(run.lines[: run.asked]) for run in runs)
-    began = time.perf_counter()
-    for run in runs:
-        diagnosis = Diagnosis()
-        for line in run.lines[: run.asked]:
-            diagnosis.feed(line)
-    return count / (time.perf_counter() - began)
+    redactor = Redactor([Secret("k" * 32)])
+    log = journal.logger(_Nowhere(), redactor.scrub_value, lambda: "2026-01-02T12:00:00.000Z", console=False)
+    with tempfile.TemporaryDirectory() as state:
+        record = Record(Path(state))
+        began = time.perf_counter()
+        for attempt, run in enumerate(runs, 1):
+            diagnosis = Diagnosis(redact=redactor.line)
+            for line in run.lines[: run.asked]:
+                diagnosis.feed(line)
+                if relayed:
+                    shown = redactor.line(line)
+                    log(journal.ENGINE_LINE, line=shown)
+                    record.write(attempt, shown)
+        took = time.perf_counter() - began
+        record.close()
+    return count / took
+
+
+class _Nowhere:
+    """Takes lines of the log."""
+
+    def msg(self, line: str) -> None:
+        """Forget it."""
 
 
 def _memory(lines: int) -> int:

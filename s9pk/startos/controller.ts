@@ -1,4 +1,5 @@
 import { T } from '@start9labs/start-sdk'
+import { Message } from './i18n/controller'
 import { Problem, problems } from './problems'
 import { sdk } from './sdk'
 
@@ -49,6 +50,8 @@ export type Choice = {
   disabledParams: Params | null
   /** What should be known before it is chosen. */
   note?: Problem | null
+  /** The label in other languages. */
+  title?: Message
   size?: number
   state?: string | null
 }

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from math import ceil
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vllm_fsm import messages
 from vllm_fsm.core.events import DownloadRetryDue, NextDue, RestartDue, UnresponsiveDue
@@ -17,7 +18,12 @@ from vllm_fsm.core.policy import PORT_TAKEN
 from vllm_fsm.core.snapshot import Finding, Message, Progress, Snapshot, Target
 from vllm_fsm.core.states import Download, Engine, Service
 
+if TYPE_CHECKING:
+    from vllm_fsm.fix import Fix
+
 SCHEMA: Final = 1
+EVIDENCE: Final = 500
+"""Characters of the evidence."""
 Wall = Callable[[float], datetime]
 """From monotonic seconds to the time of day, UTC."""
 
@@ -62,6 +68,8 @@ def document(snapshot: Snapshot, wall: Wall, boot_id: str) -> dict[str, Any]:
         "params": dict(first.params),
         "parts": listed(health.parts),
         "reason": reason(snapshot),
+        "evidence": evidence(snapshot),
+        "fix": _offered(fix(snapshot)),
         "since": timestamp(wall(snapshot.since)),
         "attempt": snapshot.epoch,
         "engine": snapshot.engine.value,
@@ -87,6 +95,35 @@ def reason(snapshot: Snapshot) -> str | None:
     """The stable word of the cause."""
     found = cause(snapshot)
     return found.reason if found else None
+
+
+def evidence(snapshot: Snapshot) -> str | None:
+    """The verbatim words that the cause was read from: one line of at most `EVIDENCE` characters, for any terminal."""
+    from vllm_fsm.redaction import plain  # which knows our own words from here
+
+    found = cause(snapshot)
+    return None if found is None else plain(" ".join(found.evidence.split()))[:EVIDENCE] or None
+
+
+def fix(snapshot: Snapshot) -> Fix | None:
+    """What would mend the failure of the engine that is wanted, where it named a number; it is never taken here."""
+    finding, target = snapshot.finding, snapshot.target
+    if snapshot.fallen_back:
+        finding = snapshot.next_problem
+    elif snapshot.active != target:
+        return None
+    if finding is None or target is None:
+        return None
+    return _mended(finding.message, target.arguments, target.environment)
+
+
+@lru_cache(maxsize=1)
+def _mended(failure: Message, arguments: tuple[str, ...], environment: tuple[tuple[str, str], ...]) -> Fix | None:
+    """Work a fix out once for a failure. The rules take 15 ms to load, which only a failure has to wait for."""
+    from vllm_fsm.fix import REASONS, mend
+    from vllm_fsm.flags import load
+
+    return mend(failure, arguments, environment, load()) if failure.id in REASONS else None
 
 
 def downloading(snapshot: Snapshot) -> bool:
@@ -144,10 +181,10 @@ def _loading(snapshot: Snapshot, wall: Wall) -> list[Message]:
             number=len(snapshot.crashes),
             most=settings.restart_intensity,
         )
-        return [snapshot.finding.message, again, *snapshot.warnings]
+        return [snapshot.finding.message, *_mending(snapshot), again, *snapshot.warnings]
     problem, active = snapshot.next_problem, snapshot.active
     if snapshot.fallen_back and problem is not None and active is not None:
-        parts = [Message.of("LoadingFallback", model=active.model), problem.message]
+        parts = [Message.of("LoadingFallback", model=active.model), problem.message, *_mending(snapshot)]
     else:
         parts = [Message.of("Loading")]
     if snapshot.phase is not None:
@@ -164,7 +201,7 @@ def _ready(snapshot: Snapshot, _wall: Wall) -> list[Message]:
     active = snapshot.active
     if problem is not None and active is not None:
         serves = Message.of("ReadyFallback" if snapshot.fallen_back else "ReadyKept", model=active.model)
-        return [serves, problem.message, *_tries(snapshot), *snapshot.warnings]
+        return [serves, problem.message, *_mending(snapshot), *_tries(snapshot), *snapshot.warnings]
     if downloading(snapshot) and snapshot.target is not None:
         return [_progress("ReadyNext", snapshot.progress, snapshot.target.model), *snapshot.warnings]
     return [Message.of("Ready"), *snapshot.warnings]
@@ -174,16 +211,23 @@ def _failed(snapshot: Snapshot, wall: Wall) -> list[Message]:
     finding = snapshot.finding
     assert finding is not None
     active, problem = snapshot.active, snapshot.next_problem
-    parts = []
     if snapshot.fallen_back and problem is not None and active is not None:
-        parts = [problem.message, Message.of("FailedFallback", model=active.model)]
-    # With an active engine it is the engine that failed, whatever was tried for the next one.
-    parts += [finding.message, *(_tries(snapshot) if active is None else ())]
+        also = Message.of("FailedFallback", model=active.model)
+        parts = [problem.message, *_mending(snapshot), also, finding.message]
+    else:
+        # With an active engine it is the engine that failed, whatever was tried for the next one.
+        parts = [finding.message, *_mending(snapshot), *(_tries(snapshot) if active is None else ())]
     due = snapshot.due(RestartDue)
     # A port is looked at every few seconds: its sentence says so, and a time would change as often.
     if due is not None and finding.reason != PORT_TAKEN:
         parts.append(Message.of("NextTry", time=_clock(wall, due)))
     return [*parts, *snapshot.warnings]
+
+
+def _mending(snapshot: Snapshot) -> list[Message]:
+    """What to do, where the engine named a number that would do."""
+    found = fix(snapshot)
+    return [] if found is None else [Message.of("FixOffered", change=str(found.change))]
 
 
 def _tries(snapshot: Snapshot) -> list[Message]:
@@ -250,6 +294,19 @@ def _target(target: Target | None) -> dict[str, Any] | None:
         "model": target.model,
         "arguments": list(target.arguments),
         "environment": [name for name, _ in target.environment],
+    }
+
+
+def _offered(found: Fix | None) -> dict[str, Any] | None:
+    """A fix as `health.json` has it: the variables, which may be secret, are left out but for the one that changes."""
+    if found is None:
+        return None
+    return {
+        "name": found.change.name,
+        "value": found.change.value,
+        "change": str(found.change),
+        "args": list(found.arguments),
+        "message": messages.document(Message.of("FixOffered", change=str(found.change))),
     }
 
 

@@ -100,6 +100,10 @@ ENGLISH: Final[dict[str, str]] = {
         "The memory of this machine does not suffice for the engine. Choose a smaller model, or give the machine more "
         "memory."
     ),
+    "MachineMemoryBusy": (
+        "{free} of {total} GiB of memory are free, and the engine is to use {needed} GiB. End what else uses the "
+        "memory, or lower --gpu-memory-utilization: without a GPU it is a share of the machine's memory."
+    ),
     "GpuBusy": (
         "{free} of {total} GiB of GPU memory are free, and the engine is to use {needed} GiB. End what else uses the "
         "GPU, or lower --gpu-memory-utilization."
@@ -133,6 +137,17 @@ ENGLISH: Final[dict[str, str]] = {
         "A context of {wanted} tokens is asked for, and the model was made for {most}. Set --max-model-len to {most} "
         "or less, or remove it."
     ),
+    "ContextNeedsBatch": (
+        "A context of {wanted} tokens is asked for, and a step computes {most} at most, without chunked prefill. Set "
+        "--max-model-len to {most} or less, or raise --max-num-batched-tokens."
+    ),
+    "BatchTooSmall": (
+        "{wanted} sequences may run at once, and a step computes {most} tokens at most. Set --max-num-seqs to {most} "
+        "or less, or raise --max-num-batched-tokens."
+    ),
+    "TooManySequences": (
+        "{wanted} sequences may run at once, and the cache has room for {most}. Set --max-num-seqs to {most} or less."
+    ),
     "ArgumentsRefused": (
         'vLLM refuses the arguments for this model: {detail}. Correct them with the "Set Model" action.'
     ),
@@ -152,12 +167,20 @@ ENGLISH: Final[dict[str, str]] = {
     "WeightsDamaged": (
         "A weights file of the model is damaged ({detail}). Delete the cached model, so that it is downloaded anew."
     ),
+    "ConfigDamaged": (
+        "The model's file {path} is not valid JSON. Correct it, or delete the cached model, so that it is downloaded "
+        "anew."
+    ),
     "ModelUnsupported": (
         "This vLLM does not support models of the architecture {architecture}. Choose another model, or update the "
         "service."
     ),
     "ModelTypeUnknown": (
         "This vLLM does not know models of the type {type}. Choose another model, or update the service."
+    ),
+    "ConfigValueWrong": (
+        "The model's configuration has an unusable value for {name}. Correct --hf-overrides if it is set there; "
+        "otherwise choose another model."
     ),
     "QuantizationUnknown": (
         "This vLLM does not know the quantization method {method}. Choose another build of the model, or correct "
@@ -178,6 +201,9 @@ ENGLISH: Final[dict[str, str]] = {
     ),
     "TooFewGpus": "The arguments ask for {wanted} GPUs, and there are {has}. Lower --tensor-parallel-size.",
     "PortInUse": "Port {port} was taken by another program while the engine started. End that program.",
+    # --- what would mend it ---
+    "FixOffered": 'The "Set Model" action offers the same model with {change}, which fits.',
+    "FixChoice": "The same model with {change}, which fits",
     # --- why a model cannot be had, and what to do ---
     "DownloadFailed": "The model could not be downloaded ({error}). Check the network.",
     "FetcherEnded": "The download process ended with {status}. It is begun again where it stopped.",
@@ -372,6 +398,10 @@ ENGLISH: Final[dict[str, str]] = {
         'There is no preset {name}; "vllm-fsm presets --all" lists them. Custom arguments take any other model.'
     ),
     "PresetUnknownMeant": "There is no preset {name}; perhaps {meant} was meant.",
+    "FixGone": (
+        "There is no correction to take: the engine has not failed with these arguments, or its failure names no other "
+        'ones. "vllm-fsm status" says how things are.'
+    ),
     "VariableNotForPreset": (
         "Environment variable {number} cannot be given with a preset, but only {kept}. Choose custom arguments for "
         "others."

@@ -13,7 +13,7 @@ from vllm_fsm.messages import ENGLISH
 I18N = s9pk.SOURCE / "startos" / "i18n"
 FOREIGN = ("es_ES", "de_DE", "pl_PL", "fr_FR")
 LITERAL = r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\""""
-ACTIONS = dict.fromkeys(("NoModel", "BadArguments", "ArgumentsRefused"), "Set Model") | dict.fromkeys(
+ACTIONS = dict.fromkeys(("NoModel", "BadArguments", "ArgumentsRefused", "FixOffered"), "Set Model") | dict.fromkeys(
     ("DiskFull", "VolumeFull", "VolumeFullFor"), "Delete Model Cache"
 )
 """Sentences that name an action."""

@@ -23,6 +23,7 @@ from support.wait import wait_for
 
 FAST = {"settings": {"nudge_after": 0.2, "port_retry": 0.2, "restart_first": 0.1, "kill_again": 0.5}}
 PYNVML = Path(__file__).parents[1] / "fakes" / "pynvml.py"
+TOKEN = "hf_" + "aB3" * 11
 CARD = {"uuid": "GPU-1", "name": "NVIDIA H100 80GB HBM3", "capability": [9, 0], "memory": 81559 << 20}
 HIDING = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "VLLM_FSM_BUILD")
 
@@ -179,6 +180,51 @@ def test_the_same_choice_in_failed_is_a_retry(controller, commands):
     controller.until("Failed", also=lambda h: h["attempt"] == 2)
 
 
+def too_long(controller, *arguments):
+    """Have an engine fail as vLLM does for a context that is too long; its words hold a secret."""
+    said = "ValueError: User-specified max_model_len (8192) is greater than the derived max_model_len "
+    said += f"(max_position_embeddings=4096.0 or model_max_length=None) {TOKEN}"
+    controller.until("NoModel")
+    controller.serve("tiny", *arguments, HF_TOKEN=TOKEN, RUDE_EXIT_CODE=1, RUDE_LAST_LINE=said)
+    return controller.until("Failed", also=lambda h: h["engine"] == "Absent")
+
+
+def test_a_fix_is_offered_everywhere_and_taken_by_nobody_but_us(controller, commands, tmp_path):
+    commands.driver(tmp_path / "binding", devices=[CARD])
+    health = too_long(controller, "--max-model-len=8k", "--seed", "7")
+    assert health["fix"]["args"] == ["tiny", "--max-model-len=4096", "--seed", "7"]
+    assert health["evidence"].startswith("ValueError: User-specified max_model_len (8192) is greater than")
+    assert health["evidence"].endswith(" ***")
+    shown = commands("status").stdout
+    assert "evidence   ValueError: User-specified" in shown
+    assert "with --max-model-len 4096, which fits, by\n           vllm-fsm set-model --fix\n" in shown
+    assert commands.json("status", "--json")["fix"] == health["fix"]
+    form = commands.json("action", "form", "set-model")
+    choice = form["fields"][0]["choices"][0]
+    assert choice["label"] == "The same model with --max-model-len 4096, which fits"
+    done = commands("set-model", "--fix", "--dry-run")
+    assert "serves  tiny --max-model-len=4096 --seed 7" in done.stdout
+    assert controller.health()["attempt"] == 1
+    assert commands.json("action", "run", "set-model", "--input", json.dumps({"selection": choice["id"]}))["ok"]
+    health = controller.until("Failed", also=lambda h: h["attempt"] == 2 and h["engine"] == "Absent")
+    assert health["target"]["arguments"] == ["tiny", "--max-model-len=4096", "--seed", "7"]
+    assert health["fix"] is None
+    refused = commands("set-model", "--fix")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "There is no correction to take" in refused.stderr
+    assert TOKEN not in "".join((*controller.raw, shown, json.dumps(form), json.dumps(health), done.stdout))
+
+
+def test_a_fix_is_taken_by_one_command(controller, commands):
+    too_long(controller)
+    done = commands("set-model", "--fix")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "serves  tiny --max-model-len 4096" in done.stdout
+    assert controller.until("Failed", also=lambda h: h["attempt"] == 2)["fix"] is None
+    assert commands("set-model", "--fix", "--none").returncode == 2
+    assert commands("set-model", "--fix", "--env", "A=1").returncode == 2
+
+
 def test_a_rotated_key_is_taken_by_the_engine(controller, commands):
     controller.serve("tiny").ready(1)
     old = controller.key
@@ -274,6 +320,17 @@ def test_the_guided_choice_of_a_preset(commands, tmp_path):
         assert terminal.ends() == 0
         assert "No controller is running" in terminal.said
     assert json.loads((commands.data / "store.json").read_text())["modelSelection"] == {"selection": "qwen36-27b"}
+
+
+def test_the_guided_choice_of_a_fix(controller, commands, tmp_path):
+    commands.driver(tmp_path / "binding", devices=[CARD])
+    too_long(controller, "--max-model-len", "8192")
+    with commands.terminal("set-model", NO_COLOR="1", columns=100) as terminal:
+        terminal.until("Number [1]: ")
+        assert " 1  The same model with --max-model-len 4096, which fits (--fix)" in terminal.said
+        terminal.types("\n")
+        assert terminal.ends() == 0
+        assert "serves  tiny --max-model-len 4096" in terminal.said
 
 
 def test_the_guided_choice_of_custom_arguments_asks_until_they_are_right(commands, tmp_path):

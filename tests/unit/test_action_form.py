@@ -13,6 +13,7 @@ import vllm_fsm.cli.action
 from support import hub_cache
 from support.site import Service
 from vllm_fsm.actions.form import ACTIONS
+from vllm_fsm.actions.selection import fixed
 from vllm_fsm.cli import main
 
 TOKEN = "hf_" + "aB3" * 11
@@ -354,3 +355,121 @@ def test_whatever_comes_in_an_answer_goes_out(one, monkeypatch, capsysbinary, id
         assert answer["errors"]
         assert all(error["message"] and error["code"] for error in answer["errors"])
         assert one.files() == before
+
+
+# --- a fix -------------------------------------------------------------------------------------------------------
+
+
+FIX = "fix:--max-model-len=4096"
+
+
+def failed(service, arguments=("org/name", "--max-model-len", "8k"), environment=(), **fix):
+    """Let the store hold these arguments, and the controller say that the engine failed with them."""
+    variables = [{"name": name, "value": value} for name, value in environment]
+    service.put({"serveArgs": list(arguments), "serveEnv": variables})
+    target = {"arguments": list(arguments), "environment": [name for name, _ in environment]}
+    change = {"name": "--max-model-len", "value": "4096"} | fix
+    service.health = {"state": "Failed", "reason": "ContextTooLong", "target": target, "fix": change}
+
+
+def test_a_fix_is_the_first_choice_and_can_be_taken(action):
+    failed(action.service)
+    selection = fields(action("form", "set-model"))["selection"]
+    assert selection["choices"][0] == {
+        "id": FIX,
+        "label": "The same model with --max-model-len 4096, which fits",
+        "disabledReason": None,
+        "disabledCode": None,
+        "disabledParams": None,
+        "title": {
+            "id": "FixChoice",
+            "params": {"change": "--max-model-len 4096"},
+            "message": "The same model with --max-model-len 4096, which fits",
+        },
+        "args": ["org/name", "--max-model-len", "4096"],
+    }
+    assert selection["value"] == "custom"
+    before = action.service.files()
+    action("form", "set-model")
+    assert action.service.files() == before
+    result = action.run("set-model", selection=FIX)["result"]
+    assert (result["changed"], result["serveArgs"]) == (True, ["org/name", "--max-model-len", "4096"])
+    store = action.service.store
+    assert store["serveArgs"] == ["org/name", "--max-model-len", "4096"]
+    assert store["modelSelection"] == {"selection": "custom", "customArgs": "org/name --max-model-len 4096"}
+
+
+def test_a_fix_is_gone_when_the_file_has_changed(action):
+    failed(action.service)
+    action.service.put({"serveArgs": ["org/other", "--max-model-len", "8k"]})
+    assert FIX not in [choice["id"] for choice in fields(action("form", "set-model"))["selection"]["choices"]]
+    wanted = json.dumps({"selection": FIX})
+    assert action.refused("run", "set-model", "--input", wanted) == [("selection", "FixGone", None)]
+
+
+def test_another_fix_than_the_one_that_was_shown_is_not_taken(action):
+    failed(action.service, value="2048")
+    wanted = json.dumps({"selection": FIX})
+    assert action.refused("run", "set-model", "--input", wanted) == [("selection", "FixGone", None)]
+
+
+def test_a_fix_keeps_secrets_and_variables_and_shows_none(action):
+    word = "hf_" + "cD4" * 11
+    arguments = ["org/name", "--hf-token", "***"]
+    failed(action.service, arguments, [("HF_TOKEN", TOKEN), ("Z", "1"), ("A", "b c")])
+    action.service.put(
+        {
+            "serveArgs": ["org/name", "--hf-token", word],
+            "serveEnv": [
+                {"name": "Z", "value": "1"},
+                {"name": "HF_TOKEN", "value": TOKEN},
+                {"name": "A", "value": "b c"},
+            ],
+        }
+    )
+    action.service.health["target"]["environment"] = ["A", "HF_TOKEN", "Z"]
+    form = action("form", "set-model")
+    assert fields(form)["selection"]["choices"][0]["id"] == FIX
+    answer = action.run("set-model", selection=FIX)
+    assert word not in json.dumps([form, answer])
+    assert TOKEN not in json.dumps([form, answer])
+    store = action.service.store
+    assert store["serveArgs"] == ["org/name", "--hf-token", word, "--max-model-len", "4096"]
+    assert {one["name"]: one["value"] for one in store["serveEnv"]} == {"A": "b c", "HF_TOKEN": TOKEN, "Z": "1"}
+
+
+def test_a_fix_of_a_variable(action):
+    failed(
+        action.service, ("org/name",), (("VLLM_CPU_KVCACHE_SPACE", "900"),), name="VLLM_CPU_KVCACHE_SPACE", value="14"
+    )
+    choice = fields(action("form", "set-model"))["selection"]["choices"][0]
+    assert choice["label"] == "The same model with VLLM_CPU_KVCACHE_SPACE=14, which fits"
+    assert action.run("set-model", selection=choice["id"])["result"]["changed"]
+    assert action.service.store["serveEnv"] == [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "14"}]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9)
+    | st.sampled_from(["--max-model-len", "4096", "9" * 40, "--port", "0"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["name", "value", "arguments", "environment", "x"]), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(fix=JSON, target=JSON, known=st.booleans())
+def test_nothing_in_the_health_file_can_break_the_form(action, fix, target, known):
+    service = action.service
+    failed(service)
+    service.health["fix"] = fix
+    if not known:
+        service.health["target"] = target
+    found = fixed(service.site)
+    assert found is None or (known and found.arguments[0] == "org/name" and "--port" not in found.arguments)
+
+
+def test_a_health_file_without_a_fix_offers_none(action):
+    failed(action.service)
+    del action.service.health["fix"]
+    assert fields(action("form", "set-model"))["selection"]["choices"][0]["id"] == "qwen36-35b-a3b"

@@ -13,6 +13,7 @@ from vllm_fsm.adapters.health_file import NAME
 from vllm_fsm.cli import main, status
 from vllm_fsm.cli.reading import boot_id
 from vllm_fsm.core import events as ev
+from vllm_fsm.core.snapshot import Finding
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 
@@ -99,6 +100,23 @@ def test_status_of_each_situation():
     waiting = Story().loading().crashes().happens(ev.EngineStarted, 78).crashes()
     assert "next try   in" in shown(waiting)
     assert "runs       no engine" in shown(waiting)
+
+
+def test_status_shows_the_engines_words_and_the_command_that_mends_it():
+    finding = Finding.of(
+        "ContextTooLong", permanent=True, evidence="ValueError: too \x1b[31mlong", wanted=9000, most=4096
+    )
+    story = Story().loading().happens(ev.EngineExited, 1, finding)
+    assert "evidence   ValueError: too long\n" in shown(story)
+    assert shown(story).endswith(
+        "to do      serve the same model with --max-model-len 4096, which fits, by\n           vllm-fsm set-model --fix"
+    )
+
+
+def test_status_leaves_the_choice_to_wait():
+    finding = Finding.of("GpuBusy", free="20.17", total="24.0", needed="22.1")
+    story = Story().loading().happens(ev.EngineExited, 1, finding).happens(ev.EngineVacated)
+    assert "to do      wait, or serve the same model with --gpu-memory-utilization 0.84" in shown(story)
 
 
 def test_status_folds_on_a_narrow_terminal():

@@ -121,6 +121,36 @@ def test_of_an_unknown_failure_of_the_server_its_last_word_is_shown():
             False,
             {},
         ),
+        (
+            (
+                "ValueError: Available memory on node 0 (16.07/17.84 GiB) on startup is less than desired CPU memory "
+                "utilization (0.99, 17.66 GiB). On the CPU backend, the `--gpu-memory-utilization` flag controls …"
+            ),
+            "MachineMemoryBusy",
+            False,
+            {"free": "16.07", "total": "17.84", "needed": "17.66"},
+        ),
+        (
+            "ValueError: max_num_batched_tokens (128) is smaller than max_model_len (256). This effectively …",
+            "ContextNeedsBatch",
+            True,
+            {"wanted": "256", "most": "128"},
+        ),
+        (
+            "ValueError: max_num_batched_tokens (64) must be greater than or equal to max_num_seqs (128).",
+            "BatchTooSmall",
+            True,
+            {"wanted": "128", "most": "64"},
+        ),
+        (
+            (
+                "ValueError: max_num_seqs (256) exceeds available Mamba cache blocks (90). Each decode sequence "
+                "requires one Mamba cache block, so CUDA graph capture cannot proceed. Please lower max_num_seqs …"
+            ),
+            "TooManySequences",
+            True,
+            {"wanted": "256", "most": "90"},
+        ),
         ("ValueError: No available memory for the cache blocks. Try increasing …", "NoCacheMemory", True, {}),
         (
             (
@@ -190,6 +220,18 @@ def test_of_an_unknown_failure_of_the_server_its_last_word_is_shown():
             "GpuUnsupported",
             True,
             {},
+        ),
+        (
+            "OSError: It looks like the config file at '/models/x/config.json' is not a valid JSON file.",
+            "ConfigDamaged",
+            True,
+            {"path": "/models/x/config.json"},
+        ),
+        (
+            "huggingface_hub.errors.StrictDataclassFieldValidationError: Validation error for field 'num_heads':",
+            "ConfigValueWrong",
+            True,
+            {"name": "num_heads"},
         ),
         ("RuntimeError: Failed to infer device type, please set the environment variable", "NoGpu", True, {}),
         ("ImportError: libcuda.so.1: cannot open shared object file: No such file", "NoGpu", True, {}),

@@ -167,6 +167,84 @@ def test_the_document_is_json_without_secrets(snapshot):
     assert document["schema"] == 1
 
 
+LONG = Finding.of(
+    "ContextTooLong",
+    permanent=True,
+    evidence="Value error, User-specified max_model_len (8192) is greater than …",
+    wanted="8192",
+    most="4096",
+)
+
+
+def too_long(*arguments):
+    story = Story().wants(target("org/one", *arguments)).happens(ev.WeightsComplete).happens(ev.EngineStarted, 77)
+    return story.happens(ev.EngineExited, 1, LONG)
+
+
+def test_a_failure_that_names_a_number_offers_what_fits():
+    story = too_long("--max-model-len=8k", "--seed", "1")
+    document = health.document(story.snapshot, wall, "boot")
+    assert document["state"] == "Failed"
+    assert document["evidence"] == LONG.evidence
+    assert document["fix"] == {
+        "name": "--max-model-len",
+        "value": "4096",
+        "change": "--max-model-len 4096",
+        "args": ["org/one", "--max-model-len=4096", "--seed", "1"],
+        "message": {
+            "id": "FixOffered",
+            "params": {"change": "--max-model-len 4096"},
+            "message": 'The "Set Model" action offers the same model with --max-model-len 4096, which fits.',
+        },
+    }
+    assert [part["id"] for part in document["parts"]] == ["ContextTooLong", "FixOffered"]
+
+
+def test_nothing_is_offered_where_nothing_would_change():
+    document = health.document(too_long("--max-model-len", "4096").snapshot, wall, "boot")
+    assert (document["fix"], len(document["parts"])) == (None, 1)
+    assert health.document(Story().ready().snapshot, wall, "boot")["fix"] is None
+
+
+def test_a_fix_is_gone_when_something_else_is_wanted():
+    story = too_long("--max-model-len", "8192")
+    assert health.fix(story.snapshot) is not None
+    assert health.fix(story.wants(target("org/one", "--max-model-len", "4096")).snapshot) is None
+    story = too_long("--max-model-len", "8192").wants(None)
+    assert health.document(story.snapshot, wall, "boot")["fix"] is None
+
+
+def test_a_fix_is_offered_while_the_next_try_is_waited_for():
+    busy = Finding.of("MachineMemoryBusy", free="7.5", total="10.0", needed="9.2")
+    story = Story().loading()
+    for number in (78, 79):
+        story.happens(ev.EngineExited, 1, busy).happens(ev.EngineVacated)
+        if story.snapshot.due(ev.RestartDue):
+            break
+        story.happens(ev.EngineStarted, number)
+    parts = [part["id"] for part in health.document(story.snapshot, wall, "boot")["parts"]]
+    assert parts == ["MachineMemoryBusy", "FixOffered", "NextTryOf"]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("", None),
+        (" \n ", None),
+        ("one\r\ntwo\tthree", "one two three"),
+        ("red \x1b[31mword\x1b[0m \u202e", "red word \\u202e"),
+        ("x" * 501, "x" * 500),
+    ],
+)
+def test_the_evidence_is_one_harmless_line(said, shown):
+    story = (
+        Story()
+        .loading()
+        .happens(ev.EngineExited, 2, Finding.of("BadArguments", permanent=True, evidence=said, detail=""))
+    )
+    assert health.document(story.snapshot, wall, "boot")["evidence"] == shown
+
+
 def test_a_target_shows_names_of_variables_only():
     story = Story().ready()
     document = health.document(story.snapshot, wall, "boot")
@@ -253,6 +331,17 @@ def test_a_fallback_is_called_one_in_every_state():
     assert result == "failure"
     assert "org/one, which was ready last, was started instead and failed too:" in message
     assert not document(story.wants(target()))["fallback"]
+
+
+def test_a_fix_is_offered_beside_the_fallback():
+    story = Story(fallback=True).ready().wants(target("org/two", "--max-model-len", "32768"))
+    story.happens(ev.WeightsComplete).happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    most = Finding.of("ContextNeedsMemoryMost", permanent=True, needed="4.0", free="1.5", most=12288, wanted=32768)
+    story.happens(ev.EngineStarted, 78).crashes(most).happens(ev.EngineStarted, 79)
+    for _ in range(2):
+        assert document(story)["fix"]["args"] == ["org/two", "--max-model-len", "12288"]
+        assert "--max-model-len 12288" in shown(story)[1]
+        story.happens(ev.ProbePassed)
 
 
 def test_the_phases_of_a_start_have_their_times():

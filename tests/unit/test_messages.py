@@ -14,9 +14,9 @@ from vllm_fsm.redaction import Redactor
 SOURCE = Path(messages.__file__).parent
 OPEN_ENDED = {
     *("Ready", "ReadyNext", "ReadyNextSize", "ReadyNextTime", "ReadyKept", "ReadyFallback"),
-    *("LoadingFallback", "FailedFallback"),
+    *("LoadingFallback", "FailedFallback", "FixChoice"),
 }
-"""The dashboard shows `The vLLM API is ready` without a full stop; what follows brings it."""
+"""A choice is no sentence. The dashboard shows `The vLLM API is ready` without a full stop; what follows brings it."""
 
 
 def used() -> set[str]:

@@ -180,8 +180,10 @@ function named({
   disabledCode,
   disabledParams,
   note,
+  title,
 }: Choice): string {
-  const name = id === custom ? i18n('Custom arguments') : label
+  const name =
+    id === custom ? i18n('Custom arguments') : title ? tell(title) : label
   if (disabledReason === null) return note ? `${name}: ${said(note)}` : name
   return `${name}: ${tell({ id: disabledCode ?? '', params: disabledParams ?? {}, message: disabledReason })}`
 }

@@ -10,6 +10,7 @@ from vllm_fsm.actions import entry
 from vllm_fsm.actions.problems import Problem, Rejected, rejected
 from vllm_fsm.complaints import shown
 from vllm_fsm.core.snapshot import Message
+from vllm_fsm.messages import document
 from vllm_fsm.messages import text as sentence
 
 if TYPE_CHECKING:
@@ -71,6 +72,12 @@ def _set_model_form(site: Site) -> Document:
     last = selection.last_choice(site)
     choices = [_offer(offer) for offer in offers]
     choices.append(_choice(CUSTOM, CUSTOM_LABEL))
+    fix = selection.fixed(site)
+    if fix is not None:
+        label = selection.fix_label(fix)
+        shown_to_all = selection.Prepared(fix.arguments, fix.environment).shown()
+        offer = _choice(selection.fix_id(fix), sentence(label))
+        choices.insert(0, offer | {"title": document(label), "args": list(shown_to_all)})
     known = last.selection if last.selection in [choice["id"] for choice in choices] else None
     variables = [{"name": name, "value": value} for name, value in last.variables]
     return {

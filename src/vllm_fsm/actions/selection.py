@@ -25,6 +25,7 @@ from vllm_fsm.files.credentials import is_usable
 from vllm_fsm.files.reading import Broken, Good
 from vllm_fsm.files.store import MODE, Store, read_store
 from vllm_fsm.files.writing import Refused, update
+from vllm_fsm.fix import Change, Fix, apply
 from vllm_fsm.presets import CUSTOM, Capacity, Offer, fit, load
 from vllm_fsm.redaction import MASK, Redactor, sounds_secret
 from vllm_fsm.words import Unsplittable, Word, look_through, split
@@ -43,6 +44,9 @@ ENVIRONMENT: Final = "customEnv"
 HUB_TOKEN: Final = "hfToken"  # noqa: S105 - the name of the field
 """The fields of the form; the first three are those of the store's `modelSelection`."""
 
+FIX: Final = "fix:"
+"""Begins the id of the choice that mends what is stored; the change stands behind it. No preset's id has a colon."""
+
 FAILED: Final = "Failed"
 
 _ACCESS = re.compile(r"HF_TOKEN|HF_ENDPOINT|\w*_PROXY", re.IGNORECASE | re.ASCII)
@@ -55,7 +59,7 @@ class Choice:
     """What somebody wants."""
 
     selection: str
-    """The id of a preset, or `custom`."""
+    """The id of a preset, `custom`, or the `fix_id` of what `fixed` offers."""
     arguments: str = field(default="", repr=False)
     """For `custom`: what follows `vllm serve`, as it would be typed. As `last_choice` shows it, `***` in the place of
     secrets, it is what is stored."""
@@ -127,6 +131,8 @@ def clear(site: Site, *, dry: bool = False) -> Chosen:
 def prepare(site: Site, choice: Choice) -> Prepared:
     """Return what a choice comes to; nothing is written. Raises Rejected."""
     stored = _stored(site)
+    if choice.selection.startswith(FIX):
+        choice = _taken(site, choice)
     if choice.selection == CUSTOM:
         return _custom(site, choice, stored)
     machine = site.detect()
@@ -140,6 +146,36 @@ def offered(site: Site, machine: Machine) -> tuple[tuple[Offer, ...], tuple[Prob
     return fit(presets, Capacity.of(machine), os.path.exists), tuple(
         map(Problem, (*problems, *((wrong,) if wrong else ())))
     )
+
+
+def fixed(site: Site) -> Fix | None:
+    """Return the fix that health offers for what is stored; None when there is none, or when it is for something else.
+
+    Health shows no secrets: what it says is the change only, and the fix is made anew from the store.
+    """
+    said = site.health()
+    offer, target = said.get("fix"), said.get("target")
+    if not isinstance(offer, Mapping) or not isinstance(target, Mapping):
+        return None
+    name, value = offer.get("name"), offer.get("value")
+    if not isinstance(name, str) or not isinstance(value, str):
+        return None
+    store = _stored(site)
+    found = effective(store.serve_args or (), store.environment())
+    shown_now = list(Prepared(found.arguments, found.environment).shown())
+    if (target.get("arguments"), target.get("environment")) != (shown_now, [name for name, _ in found.environment]):
+        return None
+    return apply(Change(name, value), found.arguments, found.environment, flags.load(version(site.config.engine)))
+
+
+def fix_id(fix: Fix) -> str:
+    """Return the id of the choice that takes `fix`: another change has another one."""
+    return f"{FIX}{fix.change.name}={fix.change.value}"
+
+
+def fix_label(fix: Fix) -> Message:
+    """Return the name of that choice."""
+    return Message.of("FixChoice", change=str(fix.change))
 
 
 def last_choice(site: Site) -> Choice:
@@ -220,6 +256,15 @@ def _preset(site: Site, choice: Choice, stored: Store, machine: Machine) -> Prep
     if offer.note is not None:
         notes.append(Problem(offer.note, SELECTION))
     return Prepared(offer.arguments, environment, {SELECTION: choice.selection}, tuple(notes))
+
+
+def _taken(site: Site, choice: Choice) -> Choice:
+    """Return what a fix is as arguments and variables of one's own; a token that is given with it counts."""
+    found = fixed(site)
+    if found is None or fix_id(found) != choice.selection:
+        raise rejected(SELECTION, "FixGone")
+    variables = tuple((name, value) for name, value in found.environment if name != TOKEN)
+    return Choice(CUSTOM, shlex.join(found.arguments), variables, choice.token, keep=False)
 
 
 def _custom(site: Site, choice: Choice, stored: Store) -> Prepared:

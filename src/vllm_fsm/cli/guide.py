@@ -13,6 +13,8 @@ from vllm_fsm.actions.selection import Choice, Chosen
 from vllm_fsm.actions.site import Site
 from vllm_fsm.cli import table
 from vllm_fsm.cli.refusal import told
+from vllm_fsm.fix import Fix
+from vllm_fsm.messages import text as sentence
 from vllm_fsm.presets import CUSTOM, Offer, default
 from vllm_fsm.redaction import plain
 
@@ -26,9 +28,12 @@ def choose(here: Site, given: Choice, *, dry: bool) -> Chosen | None:
         print(told(problem), file=sys.stderr)
     last = selection.last_choice(here)
     fitting = [offer for offer in offers if offer.reason is None]
-    ids = [*(offer.preset.id for offer in fitting), CUSTOM]
-    first = last.selection if last.selection in ids else default(offers)
-    print("\n".join(lines(fitting, len(offers), last.selection, table.columns(), table.colourful(sys.stdout))))
+    # A fix keeps the variables that are stored: it is not offered together with others.
+    fix = None if given.variables or given.unset else selection.fixed(here)
+    ids = [*([] if fix is None else [selection.fix_id(fix)]), *(offer.preset.id for offer in fitting), CUSTOM]
+    first = ids[0] if fix is not None else last.selection if last.selection in ids else default(offers)
+    shown = lines(fitting, len(offers), last.selection, table.columns(), table.colourful(sys.stdout), fix)
+    print("\n".join(shown))
     while True:
         try:
             picked = _number(ids, ids.index(first) + 1)
@@ -49,9 +54,11 @@ def choose(here: Site, given: Choice, *, dry: bool) -> Chosen | None:
                 print(told(problem), file=sys.stderr)
 
 
-def lines(fitting: Sequence[Offer], of: int, last: str, columns: int, colours: bool = False) -> list[str]:
+def lines(
+    fitting: Sequence[Offer], of: int, last: str, columns: int, colours: bool = False, fix: Fix | None = None
+) -> list[str]:
     """Return the choices as lines of at most `columns` characters where words allow it."""
-    named = []
+    named = [] if fix is None else [("--fix", sentence(selection.fix_label(fix)))]
     for offer in fitting:
         length = "" if offer.context is None else f", context {offer.context}"
         spread = "" if offer.devices == 1 else f", on {offer.devices} GPUs"

@@ -174,6 +174,11 @@ def _set_model(set_model: argparse.ArgumentParser) -> None:
     set_model.add_argument(
         "--custom", metavar="ARGUMENTS", help="what follows `vllm serve`, as one string that is split as a shell does"
     )
+    set_model.add_argument(
+        "--fix",
+        action="store_true",
+        help="the same model with the one change that its failure asks for, as `vllm-fsm status` names it",
+    )
     set_model.add_argument("--none", action="store_true", help="select nothing")
     set_model.add_argument(
         "--env", metavar="NAME=VALUE", action="append", default=[], help="variable for the engine; may be repeated"

@@ -25,10 +25,12 @@ TOKEN_LIMIT = 4096
 
 def main(arguments: argparse.Namespace) -> int:
     """Check and store the choice; return 0 when it is stored, 2 when it is refused, 1 when it cannot be stored."""
-    asked = [arguments.preset is not None, arguments.custom is not None, arguments.none]
+    asked = [arguments.preset is not None, arguments.custom is not None, arguments.none, arguments.fix]
     here = site(arguments)
     if sum(asked) > 1:
-        return _usage("name one of PRESET, --custom and --none")
+        return _usage("name one of PRESET, --custom, --fix and --none")
+    if arguments.fix and (arguments.env or arguments.unset):
+        return _usage("--fix takes no variables: it keeps those that are stored")
     try:
         if arguments.none:
             if arguments.env or arguments.unset or arguments.hf_token_file:
@@ -36,7 +38,7 @@ def main(arguments: argparse.Namespace) -> int:
             return _tell(selection.clear(here, dry=arguments.dry_run), here, arguments)
         token = _token(arguments.hf_token_file)
         choice = Choice(
-            arguments.preset if arguments.custom is None else CUSTOM,
+            _selected(here, arguments),
             arguments.custom or "",
             _variables(arguments.env),
             token,
@@ -52,6 +54,16 @@ def main(arguments: argparse.Namespace) -> int:
 
     done = guide.choose(here, choice, dry=arguments.dry_run)
     return FAILED if done is None else _tell(done, here, arguments)
+
+
+def _selected(here: Site, arguments: argparse.Namespace) -> str:
+    """Return the id of what is chosen. Raises Rejected: a fix is, and there is none."""
+    if arguments.fix:
+        fix = selection.fixed(here)
+        if fix is None:
+            raise rejected("--fix", "FixGone")
+        return selection.fix_id(fix)
+    return str(arguments.preset) if arguments.custom is None else CUSTOM
 
 
 def _usage(problem: str) -> int:

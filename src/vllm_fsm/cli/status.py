@@ -11,8 +11,11 @@ from typing import Any
 from vllm_fsm.cli import table
 from vllm_fsm.cli.reading import health
 from vllm_fsm.health import told
+from vllm_fsm.redaction import plain
 
 WIDTH = 11
+TAKE = "vllm-fsm set-model --fix"
+"""The command that takes the fix. It needs no quoting, and arguments with secrets can be had by nothing else."""
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -46,7 +49,11 @@ def lines(document: dict[str, Any], now: datetime, columns: int) -> list[str]:
         rows.append(("download", told(download)))
     if document["nextTry"]:
         rows.append(("next try", f"in {_lasted(now.isoformat(), _moment(document['nextTry']))}"))
+    if document.get("evidence"):
+        rows.append(("evidence", plain(document["evidence"])))
     rows.append(("to do", _advice(document)))
+    if document.get("fix"):
+        rows.append(("", TAKE))
     return table.rows(rows, max(table.NARROWEST, columns), WIDTH)
 
 
@@ -79,6 +86,10 @@ def _running(document: dict[str, Any], wanted: dict[str, Any] | None, active: di
 
 
 def _advice(document: dict[str, Any]) -> str:
+    fix = document.get("fix")
+    if fix:
+        meanwhile = "" if document["state"] == "Failed" else "wait, or "
+        return f"{meanwhile}serve the same model with {fix['change']}, which fits, by"
     match document["state"]:
         case "NoModel":
             return "choose a model"

@@ -113,6 +113,12 @@ CAUSES: Final[tuple[Cause, ...]] = (
     Cause("GpuMemoryFullUnmeasured", r"^(?:CUDA|HIP|XPU)\b.{0,40}?out of memory", kind=r"OutOfMemoryError|\w*Error"),
     # --- memory of the machine ---
     Cause(
+        "MachineMemoryBusy",
+        r"^Available memory on node .{0,20}?\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup is less than desired "
+        r"CPU memory utilization \((?:[\d.]+, )?(?P<needed>[\d.]+) GiB\)",
+        rank=SPECIAL,
+    ),
+    Cause(
         "MachineMemoryShort",
         r"can't allocate memory: you tried to allocate (?P<tried_bytes>\d+) bytes",
         kind=r"RuntimeError|OutOfMemoryError",
@@ -182,6 +188,11 @@ CAUSES: Final[tuple[Cause, ...]] = (
     Cause("FileMissing", r"^Couldn't instantiate the backend tokenizer"),
     Cause("FileMissing", r"^Invalid repository ID or local directory specified"),
     Cause("WeightsDamaged", r"^(?P<detail>.{1,200})", kind=r"SafetensorError", permanent=True),
+    Cause(
+        "ConfigDamaged",
+        r"^It looks like the config file at '(?P<path>[^']{1,300})' is not a valid JSON file",
+        permanent=True,
+    ),
     # --- the model and this vLLM ---
     Cause(
         "ModelUnsupported",
@@ -192,6 +203,12 @@ CAUSES: Final[tuple[Cause, ...]] = (
         "ModelTypeUnknown",
         r"checkpoint you are trying to load has model type `?(?P<type>[^`\s]{1,80})`? but Transformers does "
         r"not recognize",
+        permanent=True,
+    ),
+    Cause(
+        "ConfigValueWrong",
+        r"^Validation error for field '(?P<name>[\w.]{1,80})'",
+        kind=r"StrictDataclassFieldValidationError",
         permanent=True,
     ),
     Cause("QuantizationUnknown", r"^Unknown quantization method: (?P<method>\w(?:[\w.-]{0,60}\w)?)", permanent=True),
@@ -223,6 +240,24 @@ CAUSES: Final[tuple[Cause, ...]] = (
         "ContextTooLong",
         r"^User-specified max_model_len \((?P<wanted>\d+)\) is greater than the derived max_model_len "
         r"\([^)]{0,80}?=(?P<most>\d+)",
+        permanent=True,
+        rank=SPECIAL,
+    ),
+    Cause(
+        "ContextNeedsBatch",
+        r"^max_num_batched_tokens \((?P<most>\d+)\) is smaller than max_model_len \((?P<wanted>\d+)\)",
+        permanent=True,
+        rank=SPECIAL,
+    ),
+    Cause(
+        "BatchTooSmall",
+        r"^max_num_batched_tokens \((?P<most>\d+)\) must be greater than or equal to max_num_seqs \((?P<wanted>\d+)\)",
+        permanent=True,
+        rank=SPECIAL,
+    ),
+    Cause(
+        "TooManySequences",
+        r"^max_num_seqs \((?P<wanted>\d+)\) exceeds available Mamba cache blocks \((?P<most>\d+)\)",
         permanent=True,
         rank=SPECIAL,
     ),
