@@ -84,5 +84,5 @@ constraints:  ## take in new versions of the dependencies, with their hashes
 	  --no-emit-index-url --group dev pyproject.toml -o constraints.txt
 
 clean:  ## remove everything that was made here
-	rm -rf s9pk/node_modules s9pk/javascript s9pk/assets/lib s9pk/assets/build
+	rm -rf s9pk/node_modules s9pk/javascript s9pk/assets/lib s9pk/assets/build vllm/source vllm/docker
 	rm -rf $(VENV) .run build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
