@@ -28,8 +28,13 @@ const images = {
   cpu: {
     source: {
       dockerBuild: {
+        // Both are made by vllm/fetch.
         workdir: '../vllm/source',
-        dockerfile: '../vllm/source/docker/Dockerfile.cpu',
+        dockerfile: '../vllm/docker/Dockerfile.cpu',
+        buildArgs: {
+          SETUPTOOLS_SCM_PRETEND_VERSION: upstream,
+          max_jobs: { env: 'MAX_JOBS' },
+        },
       },
     },
     arch: ['x86_64', 'aarch64'],
