@@ -6,29 +6,24 @@ The cpu image's recipe is fetched for real, which takes a package index once; th
 from __future__ import annotations
 
 import glob
-import subprocess
-import sys
 
 import pytest
 
-from support import s9pk
+from support import s9pk, vllm_pin
 from vllm_fsm.presets import built_in
 
 pytest.importorskip("dockerfile", reason="BuildKit's parser is built for Linux on x86_64 only")
 
 from support.image_recipe import Recipe, ignored
 
-VLLM = s9pk.PROJECT / "vllm"
-SOURCE = VLLM / "source"
+SOURCE = vllm_pin.VLLM / "source"
 PLATFORMS = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def source():
-    """vLLM's source, fetched unless it is there."""
-    done = subprocess.run((sys.executable, str(VLLM / "fetch")), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{VLLM}/docker/Dockerfile.cpu\n"
+@pytest.fixture(scope="module", autouse=True)
+def fetched():
+    """Nothing here can be looked at without vLLM's source."""
+    vllm_pin.source()
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +44,7 @@ def recipe(request, build):
 
 def test_the_packer_finds_recipe_and_context(build):
     assert (s9pk.SOURCE / build["workdir"]).resolve() == SOURCE
-    assert (s9pk.SOURCE / build["dockerfile"]).resolve() == VLLM / "docker" / "Dockerfile.cpu"
+    assert (s9pk.SOURCE / build["dockerfile"]).resolve() == vllm_pin.VLLM / "docker" / "Dockerfile.cpu"
 
 
 def test_without_a_target_the_serving_image_is_built(recipe):
@@ -91,7 +86,7 @@ def test_whatever_finds_the_version_out_is_told_it(recipe, build):
                 asks += 1
                 assert told or f"{name}=" in command, (stage.name, command)
     assert asks == 3
-    assert build["buildArgs"][name] == s9pk.version()
+    assert build["buildArgs"][name] == vllm_pin.version()
 
 
 def test_every_argument_that_is_handed_in_is_known(recipe, build):
@@ -121,8 +116,9 @@ def test_the_interpreter_of_vllm_is_on_the_path(recipe):
 
 def test_the_source_is_the_commit_that_is_named():
     said = (SOURCE / "vllm" / "_version.py").read_text()
-    assert f"__commit_id__ = commit_id = 'g{s9pk.pins()['vllm']['commit']}'" in said
-    assert f"__version__ = version = '{s9pk.version()}'" in said
+    assert f"__commit_id__ = commit_id = 'g{vllm_pin.pins()['vllm']['commit']}'" in said
+    assert f"\ntorch=={vllm_pin.pins()['cpu']['torch']}+cpu;" in (SOURCE / "requirements" / "cpu.txt").read_text()
+    assert f"__version__ = version = '{vllm_pin.version()}'" in said
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,16 +27,6 @@ def call(*command: str, **environment: str) -> str:
     )
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
-
-
-def pins() -> dict[str, Any]:
-    """Return what `vllm/version.toml` says."""
-    return tomllib.loads((PROJECT / "vllm" / "version.toml").read_text())
-
-
-def version() -> str:
-    """Return which vLLM the project means."""
-    return str(pins()["vllm"]["version"])
 
 
 def make(target: str, **variables: str) -> str:
