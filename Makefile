@@ -56,7 +56,7 @@ process: $(READY)  ## real children and real files, with a rude fake engine
 engine: vllm  ## the real vLLM
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python -m pytest tests/engine
 
-package: vllm  ## the StartOS package, as StartOS runs it; needs root, Node 20 and a registry of npm
+package: vllm  ## the StartOS package, as StartOS runs it; needs root, Node 20, and the registries of npm and Python
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python -m pytest tests/package
 
 states: $(READY)  ## write states.md from the table

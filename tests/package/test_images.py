@@ -6,6 +6,7 @@ The cpu image's recipe is fetched for real, which takes a package index once; th
 from __future__ import annotations
 
 import glob
+import re
 
 import pytest
 
@@ -140,6 +141,23 @@ def test_the_source_is_the_commit_that_is_named():
 def test_a_context_leaves_out_what_its_patterns_say(path, out):
     patterns = "# comment\n\nlib/\nvllm/*.so\n**/__pycache__\n**/*.py[cod]\nrust/target/\nkept\n!kept/lib\n"
     assert ignored(path, patterns) is out
+
+
+@pytest.mark.parametrize(
+    ("product", "served"),
+    [
+        ("Navi 48 [Radeon RX 9070/9070 XT/9070 GRE]", True),
+        ("Aldebaran/MI200 [Instinct MI250X/MI250]", True),
+        ("Vega 20 [Radeon Pro VII/Radeon Instinct MI50 32GB]", True),
+        ("Renoir [Radeon RX Vega 6 (Ryzen 4000/5000 Mobile Series)]", False),
+        ("Polaris 22 XL [Radeon RX Vega M GL]", False),
+        ("Oberon/Navi12Lite", False),
+    ],
+)
+def test_graphics_inside_processors_get_no_image_for_amd(bundles, product, served):
+    """Names of the list of PCI devices, which StartOS shows."""
+    (device,) = s9pk.manifest(bundles["rocm"], "rocm")["hardwareRequirements"]["device"]
+    assert bool(re.search(device["product"], product)) is served
 
 
 def test_chat_templates_of_presets_are_in_the_images():

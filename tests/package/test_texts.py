@@ -151,7 +151,7 @@ def test_the_table_of_variants_is_what_the_manifests_say(manifests):
         for device in manifests[variant]["hardwareRequirements"]["device"]:
             assert f"`{device['driver']}`" in needs
             for product in (device["product"] or "").split("|"):
-                assert product in needs
+                assert product.partition(" [0-9]")[0] in needs
 
 
 def test_interfaces_tasks_and_checks_are_told(reference, actions):

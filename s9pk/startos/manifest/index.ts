@@ -41,7 +41,10 @@ const images = {
   },
 } satisfies Record<Variant, T.SDKManifest['images'][string]>
 
-/** Discrete cards only: a graphics unit inside a processor has its marketing name too, and is on no list of ROCm. */
+/**
+ * Discrete cards only: a graphics unit inside a processor has its marketing name too, and is on no list of ROCm. Some
+ * of them are called "Radeon RX Vega 6": a number has to follow.
+ */
 const devices: Record<Variant, T.DeviceFilter[]> = {
   nvidia: [
     {
@@ -56,7 +59,7 @@ const devices: Record<Variant, T.DeviceFilter[]> = {
     {
       class: 'display',
       vendor: null,
-      product: 'Navi|Radeon RX|Radeon VII|Instinct',
+      product: 'Navi [0-9]|Radeon RX [0-9]{3}|Radeon VII|Instinct',
       driver: 'amdgpu',
       description: reasons.rocm,
     },
