@@ -56,7 +56,7 @@ process: $(READY)  ## real children and real files, with a rude fake engine
 engine: vllm  ## the real vLLM
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python -m pytest tests/engine
 
-package: vllm  ## the StartOS package, as StartOS runs it; needs root, Node 20 and a registry of npm
+package: vllm  ## the StartOS package, as StartOS runs it; needs root, Node 20, and the registries of npm and Python
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python -m pytest tests/package
 
 states: $(READY)  ## write states.md from the table
@@ -84,5 +84,5 @@ constraints:  ## take in new versions of the dependencies, with their hashes
 	  --no-emit-index-url --group dev pyproject.toml -o constraints.txt
 
 clean:  ## remove everything that was made here
-	rm -rf s9pk/node_modules s9pk/javascript s9pk/assets/lib s9pk/assets/build
+	rm -rf s9pk/node_modules s9pk/javascript s9pk/assets/lib s9pk/assets/build vllm/source vllm/docker
 	rm -rf $(VENV) .run build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

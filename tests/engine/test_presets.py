@@ -8,8 +8,8 @@ from vllm_fsm import engine_version, flags
 from vllm_fsm.argument_check import check
 from vllm_fsm.presets import WAYS, built_in
 
-TEMPLATES = "/vllm-workspace/examples/"
-"""Chat templates that are in vLLM's images only."""
+TEMPLATES = ("/vllm-workspace/examples/", "/app/vllm/examples/")
+"""Where the images for NVIDIA and for AMD have chat templates; nothing else has them."""
 
 
 def test_every_offered_argument_list_is_taken(tmp_path: Path) -> None:

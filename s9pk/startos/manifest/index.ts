@@ -28,15 +28,23 @@ const images = {
   cpu: {
     source: {
       dockerBuild: {
+        // Both are made by vllm/fetch.
         workdir: '../vllm/source',
-        dockerfile: '../vllm/source/docker/Dockerfile.cpu',
+        dockerfile: '../vllm/docker/Dockerfile.cpu',
+        buildArgs: {
+          SETUPTOOLS_SCM_PRETEND_VERSION: upstream,
+          max_jobs: { env: 'MAX_JOBS' },
+        },
       },
     },
     arch: ['x86_64', 'aarch64'],
   },
 } satisfies Record<Variant, T.SDKManifest['images'][string]>
 
-/** Discrete cards only: a graphics unit inside a processor has its marketing name too, and is on no list of ROCm. */
+/**
+ * Discrete cards only: a graphics unit inside a processor has its marketing name too, and is on no list of ROCm. Some
+ * of them are called "Radeon RX Vega 6": a number has to follow.
+ */
 const devices: Record<Variant, T.DeviceFilter[]> = {
   nvidia: [
     {
@@ -51,7 +59,7 @@ const devices: Record<Variant, T.DeviceFilter[]> = {
     {
       class: 'display',
       vendor: null,
-      product: 'Navi|Radeon RX|Radeon VII|Instinct',
+      product: 'Navi [0-9]|Radeon RX [0-9]{3}|Radeon VII|Instinct',
       driver: 'amdgpu',
       description: reasons.rocm,
     },
