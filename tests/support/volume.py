@@ -22,7 +22,7 @@ def on_volume(place: Path, mib: int, work: Callable[[], None]) -> None:
     if child == 0:
         status = 1
         try:
-            _own_mounts()
+            own_mounts()
             mount("-t", "tmpfs", "-o", f"size={mib}m", "none", str(place))
             work()
             status = 0
@@ -39,7 +39,8 @@ def mount(*arguments: str) -> None:
     subprocess.run(("mount", *arguments), check=True)
 
 
-def _own_mounts() -> None:
+def own_mounts() -> None:
+    """Give this process and its children mounts that nobody else sees. Raises OSError where that is denied."""
     uid, gid = os.geteuid(), os.getegid()
     flags = CLONE_NEWNS if uid == 0 else CLONE_NEWNS | CLONE_NEWUSER
     if ctypes.CDLL(None, use_errno=True).unshare(flags) != 0:

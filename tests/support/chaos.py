@@ -1,0 +1,472 @@
+"""Random acts on a real controller with the rude fake engine, and a look at everything after each of them.
+
+What must come of an act follows from the files alone: `Chaos.expected`. Whatever happened, it must come within
+`SETTLE` seconds, with one engine or none, no orphan, no zombie, the key as the file has it, and a log without gaps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support.controller import Controller
+from support.volume import mount
+from support.wait import wait_for
+from vllm_fsm.adapters import procfs
+
+SETTLE = 30.0
+"""Seconds within which everything is as the files ask, on a busy machine too."""
+NOTICED = 0.4
+"""Seconds after which an edit is noticed, on a busy machine too."""
+PAUSE = (0.0, 0.05, 0.3)
+"""Seconds between two acts of one cycle, at random."""
+SETTINGS = {
+    "nudge_after": 0.2,
+    "port_retry": 0.2,
+    "restart_first": 0.05,
+    "restart_longest": 0.2,
+    "kill_again": 0.5,
+    "restart_intensity": 1_000,
+    "stop_timeout": 1.0,
+    "slow_retry": 1.0,
+    "download_first": 0.1,
+    "download_longest": 0.3,
+}
+"""As usual, but quick, and never tired: a chaos of hours is one of minutes here."""
+PACE = {"health_every": 0.2, "step_every": 1.0, "canary_limit": 5.0, "canary_idle": 1.0}
+KINDS: tuple[dict[str, object], ...] = (
+    {},
+    {},
+    {"RUDE_CHILDREN": 2, "RUDE_CHILDREN_STAY": 1, "RUDE_TITLE": "VLLM::EngineCore"},
+    {"RUDE_SIGTERM": "deaf"},
+    {"RUDE_SIGTERM": "loading", "RUDE_LISTEN_AFTER": 0.3},
+    {"RUDE_DAEMON": "pipe", "RUDE_SHM": 1, "RUDE_SEMAPHORE": 1},
+    {"RUDE_CHILDREN": 1, "RUDE_CHILDREN_DEEP": 1, "RUDE_PROGRESS": 50},
+    {"RUDE_FLOOD": 1 << 20, "RUDE_BAD_UTF8": 1, "RUDE_PRINT_KEY": 1},
+    {"RUDE_SIGTERM": "slow:0.4"},
+)
+"""Engines that come up, and are rude at other times."""
+
+
+class Unsettled(AssertionError):
+    """Something is not as it must be; the message names the seed and the acts."""
+
+
+@dataclass
+class Resources:
+    """What a controller holds."""
+
+    descriptors: int
+    threads: int
+    pss: int
+    """Bytes."""
+
+
+@dataclass
+class Chaos:
+    """One controller in the hands of `seed`. To be used with `with`."""
+
+    seed: int
+    engine: tuple[str, ...] = ()
+    """Empty: the rude fake one."""
+    settle: float = SETTLE
+    arguments: tuple[str, ...] = ("tiny",)
+    variables: dict[str, object] = field(default_factory=dict)
+    mounted: bool = False
+    """The data directory is a small volume of its own; needs mounts of our own (`support.volume`)."""
+    acts: Counter[str] = field(default_factory=Counter)
+    times: list[float] = field(default_factory=list)
+    """Seconds that each cycle needed to settle."""
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.root = Path(tempfile.mkdtemp(prefix="vf"))
+        (self.root / "data").mkdir()
+        if self.mounted:
+            mount("-t", "tmpfs", "-o", "size=24m", "none", str(self.root / "data"))
+        self.controller = self._new()
+        self.wanted: tuple[tuple[str, ...], dict[str, object]] | None = None
+        """What the store asks for; None: nothing."""
+        self.key = ""
+        self.cycle = 0
+        self.history: list[str] = []
+        self._stranger: socket.socket | None = None
+        self._told = "NoModel"
+        """The state that the log came to."""
+
+    def _new(self) -> Controller:
+        options: dict[str, Any] = {"engine": self.engine} if self.engine else {}
+        flags = ("--stop-timeout", "1s", "--stall-timeout", "5s")
+        return Controller(self.root, *flags, overrides={"settings": SETTINGS, "pace": PACE}, **options)
+
+    def __enter__(self) -> Chaos:
+        self.controller.start()
+        self.controller.until("NoModel", self.settle)
+        self.key = self.controller.key
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._stranger is not None:
+            self._stranger.close()
+        try:
+            self.controller.__exit__(kind)
+        finally:
+            if self.mounted:
+                subprocess.run(("umount", "--lazy", str(self.root / "data")), check=True)
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    # --- one cycle -----------------------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Do one to three acts, then see that all is as it must be."""
+        self.cycle += 1
+        self.history = []
+        for _ in range(self.random.choice((1, 1, 2, 3))):
+            act = self.random.choice(ACTS)
+            self.acts[act.__name__] += 1
+            self.history.append(act.__name__)
+            act(self)
+            time.sleep(self.random.choice(PAUSE))
+        began = time.monotonic()
+        self._relent()
+        try:
+            wait_for(self.settled, self.settle, "what the files ask for")
+        except AssertionError:
+            raise Unsettled(f"{self}: {self.missing()}\n{self._tail()}") from None
+        self.times.append(time.monotonic() - began)
+        self._look()
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}, cycle {self.cycle}, {' + '.join(self.history)}"
+
+    def _relent(self) -> None:
+        """End what only hinders: the stranger on the port, and the volume that cannot be written."""
+        if self._stranger is not None:
+            self._stranger.close()
+            self._stranger = None
+
+    def missing(self) -> str | None:
+        """What is not as the files ask, None when all is."""
+        health = self.controller.health()
+        state = health["state"]
+        if self.wanted is None:
+            good = state == "NoModel" and health["engine"] == "Absent"
+        else:
+            arguments, variables = self.wanted
+            active = health.get("active") or {}
+            good = (
+                state == "Ready"
+                and tuple(active.get("arguments", ())) == arguments
+                and set(active.get("environment", ())) == set(variables)
+                and not health["warnings"]
+            )
+        if not good:
+            return f"{self.wanted} is wanted, {health} is"
+        try:
+            self.key = self.controller.key
+        except (OSError, ValueError, KeyError) as error:
+            return f"no key: {error!r}"
+        sessions = {found.session for pid in self.controller.pids_left() if (found := procfs.read(pid)) is not None}
+        engine = {health["pid"]} if self.wanted is not None else set()
+        # A daemon of the engine at hand has a session of its own.
+        daemons = 1 if self.wanted is not None and "RUDE_DAEMON" in self.wanted[1] else 0
+        if not engine <= sessions or len(sessions) > len(engine) + daemons:
+            return f"one engine or none: there are sessions {sessions}, health says {engine}"
+        if self.wanted is not None:
+            return self._unkeyed(health["pid"])
+        return None
+
+    def _unkeyed(self, pid: int) -> str | None:
+        """Whether the engine lacks the key that the file has; a real one overwrites what it shows of itself."""
+        with contextlib.suppress(OSError):
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            keys = [line for line in environment if line.startswith(b"VLLM_API_KEY=")]
+            if keys and keys != [f"VLLM_API_KEY={self.key}".encode()]:
+                return "the engine has another key than the file"
+        return None
+
+    def settled(self) -> bool:
+        """Whether all is as it must be, and still is a little later: what was just written is noticed by then."""
+        if self.missing() is not None:
+            return False
+        time.sleep(NOTICED)
+        return self.missing() is None
+
+    def _look(self) -> None:
+        """Nothing is there that should not be."""
+        controller = self.controller
+        assert controller.process is not None
+        zombies = [p for p in procfs.processes() if p.parent == controller.process.pid and p.gone]
+        self._must(not wait_gone(zombies), f"zombies: {zombies}")
+        log = "".join(controller.raw)
+        self._must(self.key not in log, "the key is in the log")
+        self._must(not controller.events("bug"), "a bug of ours")
+        self._read_log()
+
+    def _read_log(self) -> None:
+        """See that each transition of a life begins where the last one ended; then forget what was read."""
+        lines, self.controller.lines[:] = list(self.controller.lines), []
+        for line in lines:
+            if line["event"] == "started":
+                self._told = "NoModel"
+            elif line["event"] == "transition":
+                self._must(line["from"] == self._told, f"a transition is missing before {line}")
+                self._told = line["to"]
+            elif line["event"] == "not-json":
+                self._must(False, f"no JSON in the log: {line}")
+        self.controller.raw.clear()
+        self.controller.times.clear()
+
+    def _must(self, holds: bool, promise: str) -> None:
+        if not holds:
+            raise Unsettled(f"{self}: {promise}\n{self._tail()}")
+
+    def _tail(self) -> str:
+        return "".join(line for line in self.controller.raw[-60:] if '"engine-output"' not in line)
+
+    def resources(self) -> Resources:
+        """What the controller holds now."""
+        assert self.controller.process is not None
+        pid = self.controller.process.pid
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+        return Resources(len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task")), pss * 1024)
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    def serve(self, *, rude: dict[str, object] | None = None, in_place: bool = False) -> None:
+        """Choose other arguments."""
+        arguments = (*self.arguments, "--max-model-len", str(self.random.choice((128, 192, 256))))
+        variables = {**self.variables, **(rude or {})}
+        content = json.dumps(
+            {
+                "serveArgs": list(arguments),
+                "serveEnv": [{"name": name, "value": str(value)} for name, value in variables.items()],
+            }
+        )
+        if in_place:
+            self.controller.store.write_text(content)
+        else:
+            new = self.controller.store.with_name(".store.new")
+            new.write_text(content)
+            new.rename(self.controller.store)
+        self.wanted = (arguments, variables)
+
+    def pid(self) -> int | None:
+        pid = self.controller.health().get("pid")
+        return int(pid) if pid else None
+
+    def strike(self, pid: int | None, number: int) -> None:
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def again(self) -> None:
+        """Start the controller anew over what the last one left."""
+        self.controller.start()
+        self.controller.says("started", self.settle)
+
+
+def wait_gone(processes: list[procfs.Process]) -> bool:
+    """Whether one of them is still there after a moment: a child that has just ended is reaped on the next turn."""
+
+    def left() -> bool:
+        return any((now := procfs.read(p.pid)) is not None and now.start == p.start and now.gone for p in processes)
+
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: not left(), 3.0)
+    return left()
+
+
+# --- the acts ----------------------------------------------------------------------------------------------------
+
+
+def edit(chaos: Chaos) -> None:
+    chaos.serve(rude=chaos.random.choice(KINDS) if not chaos.engine else None)
+
+
+def edit_in_place(chaos: Chaos) -> None:
+    chaos.serve(in_place=True)
+
+
+def edit_often(chaos: Chaos) -> None:
+    for _ in range(20):
+        chaos.serve()
+
+
+def clear(chaos: Chaos) -> None:
+    chaos.controller.store.write_text("{}")
+    chaos.wanted = None
+
+
+def delete_store(chaos: Chaos) -> None:
+    chaos.controller.store.unlink(missing_ok=True)
+    chaos.wanted = None
+
+
+def break_store_and_mend_it(chaos: Chaos) -> None:
+    chaos.controller.store.write_bytes(chaos.random.choice((b"", b"{", b'{"serveArgs": 7}', b"\xff\xfe", b"[]")))
+    time.sleep(chaos.random.choice(PAUSE))
+    chaos.serve()
+
+
+def delete_key(chaos: Chaos) -> None:
+    chaos.controller.credentials.unlink(missing_ok=True)
+
+
+def rotate_key(chaos: Chaos) -> None:
+    key = "".join(chaos.random.choices("abcdefghijkmnpqrstuvwxyz23456789", k=22))
+    new = chaos.controller.credentials.with_name(".new")
+    new.write_text(json.dumps({"apiKey": key}))
+    new.rename(chaos.controller.credentials)
+
+
+def break_key_and_mend_it(chaos: Chaos) -> None:
+    path = chaos.controller.credentials
+    path.write_text(chaos.random.choice(("{", "[]", '{"apiKey": 7}')))
+    time.sleep(chaos.random.choice(PAUSE))
+    path.write_text(json.dumps({"apiKey": "mended" * 4}))
+
+
+def kill_engine(chaos: Chaos) -> None:
+    chaos.strike(chaos.pid(), signal.SIGKILL)
+
+
+def kill_member(chaos: Chaos) -> None:
+    pid = chaos.pid()
+    members = [p.pid for p in procfs.processes() if p.session == pid and p.pid != pid and not p.gone]
+    if members:
+        chaos.strike(chaos.random.choice(members), signal.SIGKILL)
+
+
+def stop_engine_for_a_moment(chaos: Chaos) -> None:
+    pid = chaos.pid()
+    chaos.strike(pid, signal.SIGSTOP)
+    time.sleep(0.3)
+    chaos.strike(pid, signal.SIGCONT)
+
+
+def stop_controller_for_a_moment(chaos: Chaos) -> None:
+    chaos.controller.signal(signal.SIGSTOP)
+    time.sleep(0.3)
+    if chaos.random.random() < 0.5:
+        edit(chaos)
+    chaos.controller.signal(signal.SIGCONT)
+
+
+def kill_guardian(chaos: Chaos) -> None:
+    assert chaos.controller.process is not None
+    for process in procfs.processes():
+        if process.parent == chaos.controller.process.pid and b"guardian" in procfs.cmdline(process.pid):
+            chaos.strike(process.pid, signal.SIGKILL)
+
+
+def kill_controller(chaos: Chaos) -> None:
+    chaos.controller.signal(signal.SIGKILL).ends()
+    if chaos.random.random() < 0.5:
+        wait_for(lambda: not chaos.controller.left(), 10.0, "the engine ends with its controller")
+    chaos.again()
+
+
+def restart_controller(chaos: Chaos) -> None:
+    assert chaos.controller.stop(chaos.settle) == 0
+    assert not chaos.controller.left()
+    chaos.again()
+
+
+def hang_up(chaos: Chaos) -> None:
+    chaos.controller.signal(signal.SIGHUP)
+
+
+def second_controller(chaos: Chaos) -> None:
+    second = Controller(chaos.root, port=chaos.controller.port).start()
+    assert second.ends(chaos.settle) == 3
+
+
+def steal_port(chaos: Chaos) -> None:
+    """Take the port while it is free; until the end of the cycle nothing can be served."""
+    stranger = socket.socket()
+    stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        stranger.bind(("127.0.0.1", chaos.controller.port))
+        stranger.listen()
+    except OSError as error:
+        stranger.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return
+    if chaos._stranger is not None:
+        chaos._stranger.close()
+    chaos._stranger = stranger
+
+
+def steal_port_of_the_next(chaos: Chaos) -> None:
+    """Kill the engine and be quicker than the next one."""
+    kill_engine(chaos)
+    for _ in range(50):
+        steal_port(chaos)
+        if chaos._stranger is not None:
+            return
+
+
+def touch(chaos: Chaos) -> None:
+    """Write what is there already: nothing changes."""
+    store = chaos.controller.store
+    if store.exists():
+        store.write_bytes(store.read_bytes())
+
+
+def unknown_model_and_back(chaos: Chaos) -> None:
+    """A model that the hub does not have; nobody answers there."""
+    chaos.controller.serve("org/none", HF_ENDPOINT="http://127.0.0.1:9")
+    time.sleep(chaos.random.choice(PAUSE))
+    chaos.serve()
+
+
+def fill_volume(chaos: Chaos) -> None:
+    """No byte is left on the volume for a while."""
+    if not chaos.mounted:
+        return
+    limits = os.statvfs(chaos.root / "data")
+    size = limits.f_bavail * limits.f_frsize
+    filler = chaos.root / "data" / "filler"
+    with contextlib.suppress(OSError), filler.open("wb") as file:
+        file.write(bytes(size + (1 << 20)))
+    delete_key(chaos)
+    kill_engine(chaos)
+    time.sleep(0.3)
+    filler.unlink()
+
+
+def write_protect_volume(chaos: Chaos) -> None:
+    """The volume can only be read for a while."""
+    if not chaos.mounted:
+        return
+    data = str(chaos.root / "data")
+    subprocess.run(("mount", "-o", "remount,ro", data), check=False, stderr=subprocess.DEVNULL)
+    kill_engine(chaos)
+    time.sleep(0.3)
+    mount("-o", "remount,rw", data)
+
+
+ACTS: tuple[Callable[[Chaos], None], ...] = (
+    *(edit, edit, edit, edit_in_place, edit_often, clear, delete_store, break_store_and_mend_it, touch),
+    *(delete_key, rotate_key, break_key_and_mend_it),
+    *(kill_engine, kill_engine, kill_member, stop_engine_for_a_moment, stop_controller_for_a_moment),
+    *(kill_guardian, kill_controller, restart_controller, hang_up, second_controller),
+    *(steal_port, steal_port_of_the_next, unknown_model_and_back, fill_volume, write_protect_volume),
+)
