@@ -25,6 +25,8 @@ SETTLED = 5.0
 """Seconds after which a supervisor is idle."""
 PATIENCE = 5.0
 """Seconds after which a change is lost, and a process that should be gone an orphan."""
+LONGEST = 80.0
+"""Seconds after which no further round is begun: on a machine that does nothing else all of them take half of it."""
 MISSES = 5
 """Changes that may be lost before the latencies are given up."""
 SLOWEST = 40.0
@@ -36,11 +38,12 @@ WINDOW = 12.0
 def latencies(kind: Kind, outcome: Outcome, rounds: int) -> None:
     """A change and a crash, `rounds` times, with nothing else running; then the memory.
 
-    After a change that is lost the supervisor is started anew, and the round repeated.
+    After a change that is lost the supervisor is started anew, and the round repeated. What takes too long ends early.
     """
     done = misses = tries = 0
+    end = time.monotonic() + LONGEST
     while done < rounds:
-        done, missed = _rounds(kind, outcome, done, rounds)
+        done, missed = _rounds(kind, outcome, range(done + 1, rounds + 1), end)
         misses += missed
         tries += 1
         if tries > MISSES:
@@ -49,14 +52,17 @@ def latencies(kind: Kind, outcome: Outcome, rounds: int) -> None:
         outcome.notes["change-exec"] = f"{misses} lost, not counted"
 
 
-def _rounds(kind: Kind, outcome: Outcome, done: int, rounds: int) -> tuple[int, bool]:
-    """Do the rounds after the first `done`; return how many are done now, and whether a change was lost."""
-    draw = random.Random(1 + done)
+def _rounds(kind: Kind, outcome: Outcome, numbers: range, end: float) -> tuple[int, bool]:
+    """Do the rounds of these numbers; return the last one that needs no other try, and whether a change was lost."""
+    draw = random.Random(numbers.start)
     with Place() as place:
         supervisor = kind(place)
         try:
             supervisor.start()
-            for number in range(done + 1, rounds + 1):
+            for number in numbers:
+                if time.monotonic() > end:
+                    outcome.notes["change-term"] = f"of {number - 1} only"
+                    break
                 _linger(draw)
                 written = place.write(number, WAYS[number % 2])
                 try:
@@ -77,7 +83,7 @@ def _rounds(kind: Kind, outcome: Outcome, done: int, rounds: int) -> tuple[int, 
             _memory(supervisor, outcome)
         finally:
             supervisor.close()
-    return rounds, False
+    return numbers.stop - 1, False
 
 
 def _linger(draw: random.Random) -> None:
