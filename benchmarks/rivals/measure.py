@@ -159,6 +159,8 @@ def lost(kind: Kind, outcome: Outcome, batches: int, size: int, budget: float) -
                 time.sleep(0.1 * draw.random())
         finally:
             supervisor.close()
+    if not made:
+        return
     _add(outcome, "lost", float(missed))
     outcome.notes["lost"] = f"{made * size:,} changes in {made} series"
 
