@@ -13,7 +13,7 @@ SEEDS ?= 2000
 
 .DEFAULT_GOAL := help
 .PHONY: help setup vllm run test lint unit simulation process engine package states machines messages flags soak bench \
-  constraints clean
+  compare constraints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -77,6 +77,9 @@ soak: $(READY)  ## many more seeds; SEEDS=2000
 
 bench: vllm  ## every figure of the README, in docs/figures.md
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python benchmarks/all.py
+
+compare: $(READY)  ## other supervisors at the same job, in docs/comparison.md; installs them below build/
+	$(BIN)/python benchmarks/compare.py
 
 constraints:  ## take in new versions of the dependencies, with their hashes
 	$(BIN)/python -m venv build/uv && build/uv/bin/pip install --quiet uv
