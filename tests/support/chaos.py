@@ -27,6 +27,7 @@ from support.controller import Controller
 from support.volume import mount
 from support.wait import wait_for
 from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.process.reaper import INTERVAL
 
 SETTLE = 30.0
 """Seconds within which everything is as the files ask, on a busy machine too."""
@@ -282,13 +283,13 @@ class Chaos:
 
 
 def wait_gone(processes: list[procfs.Process]) -> bool:
-    """Whether one of them is still there after a moment: a child that has just ended is reaped on the next turn."""
+    """Whether one of them stays: an orphan without an owner is reaped two looks of the reaper later at most."""
 
     def left() -> bool:
         return any((now := procfs.read(p.pid)) is not None and now.start == p.start and now.gone for p in processes)
 
     with contextlib.suppress(AssertionError):
-        wait_for(lambda: not left(), 3.0)
+        wait_for(lambda: not left(), 3 * INTERVAL)
     return left()
 
 
