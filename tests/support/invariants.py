@@ -12,7 +12,7 @@ from vllm_fsm.core import effects as fx
 from vllm_fsm.core import events as ev
 from vllm_fsm.core import naming
 from vllm_fsm.core.snapshot import Snapshot, Target
-from vllm_fsm.core.states import Engine, Service
+from vllm_fsm.core.states import Download, Engine, Service
 
 ENDING = (fx.TerminateEngine, fx.KillSession)
 BEGINNING = (fx.StartEngine, fx.CheckWeights, fx.StartDownload)
@@ -128,6 +128,11 @@ def keyed(seen: Seen) -> bool:
     return True
 
 
+def apart(seen: Seen) -> bool:
+    """what is looked for is not what runs already"""
+    return seen.after.download is Download.IDLE or seen.after.active is None or seen.after.pending
+
+
 def ending(seen: Seen) -> bool:
     """a controller that ends begins nothing"""
     return not seen.after.stopping or not any(isinstance(effect, BEGINNING) for effect in seen.effects)
@@ -166,6 +171,7 @@ INVARIANTS: list[Callable[[Seen], bool]] = [
     measured,
     spared,
     keyed,
+    apart,
     ending,
     past,
 ]

@@ -109,6 +109,16 @@ def test_a_new_key_with_another_model_replaces_both():
     assert story.the(fx.StartEngine).target == target("org/two", key=OTHER_KEY)
 
 
+def test_back_to_what_runs_with_a_new_key_restarts_it_once_and_looks_for_nothing():
+    story = Story().swapping().wants(target(key=OTHER_KEY))
+    assert story.does(fx.CancelDownload)
+    assert not story.does(fx.CheckWeights)
+    assert story.snapshot.download is Download.IDLE
+    assert not story.snapshot.pending
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    assert story.the(fx.StartEngine).target == target(key=OTHER_KEY)
+
+
 def test_a_new_key_while_loading_restarts_with_it():
     story = Story().loading().wants(target(key=OTHER_KEY))
     assert story.does(fx.TerminateEngine)
