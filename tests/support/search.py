@@ -25,18 +25,31 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import Enum
+from operator import attrgetter
 from typing import Any
 
 from support.invariants import Seen, broken
 from support.rows import counting, never_taken, shown
-from support.world import BAD, KEYS, MISSED, MODELS, PERMANENT, TAKEN, TRANSIENT, Broken, Faults, Process, World, stamped
+from support.world import (
+    BAD,
+    KEYS,
+    MISSED,
+    MODELS,
+    PERMANENT,
+    TAKEN,
+    TRANSIENT,
+    Broken,
+    Faults,
+    Process,
+    World,
+)
 from vllm_fsm import health
 from vllm_fsm.core import effects as fx
 from vllm_fsm.core import events as ev
 from vllm_fsm.core import policy
 from vllm_fsm.core.machine import late, step
 from vllm_fsm.core.snapshot import Finding, Message, Progress, Settings, Snapshot, Target
-from vllm_fsm.core.states import Engine, Service
+from vllm_fsm.core.states import Download, Engine, Service
 from vllm_fsm.core.table import SERVICE, SERVICE_TRIGGERS, trigger_name
 from vllm_fsm.driver import failure
 
@@ -112,59 +125,59 @@ class Names:
         return what, known.setdefault(target.key.reveal(), len(known)), target.problem is not None
 
 
-def plain(value: Any, now: float, names: Names) -> Any:
-    """Reduce any value of a snapshot to what decisions depend on."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, Enum):
-        return value._name_
-    if isinstance(value, Target):
-        return names.of(value)
-    if isinstance(value, Finding):
-        return value.reason, value.permanent
-    if isinstance(value, Message):
-        return value.id
-    if isinstance(value, float):
-        return now - value >= LONG
-    if isinstance(value, tuple):
-        return tuple(plain(one, now, names) for one in value)
-    if isinstance(value, type):
-        return value.__name__
-    if isinstance(value, fx.Effect):
-        return type(value).__name__
-    return True  # a progress
+def cause(finding: Finding) -> tuple[bool, bool, bool]:
+    """What decisions depend on of a failure."""
+    return finding.permanent, finding.reason == policy.PORT_TAKEN, finding.reason in policy.ONCE
 
 
-def steadiness(snapshot: Snapshot, now: float) -> Any:
-    at = snapshot.proven_at
-    return None if at is None else policy.steady(snapshot, now)
+def steadiness(snapshot: Snapshot, now: float) -> bool | None:
+    return None if snapshot.proven_at is None else policy.steady(snapshot, now)
 
 
 def failures(snapshot: Snapshot, now: float) -> Any:
     count = len(policy.recent(snapshot, now))
-    return count, tuple(sorted(set(snapshot.causes[-count:]) & policy.ONCE)) if count else ()
+    return (count, *sorted(set(snapshot.causes[-count:]) & policy.ONCE)) if count else 0
 
 
-NOT_LOOKED_AT = {"settings", "since", "epoch", "fetch", "dropped", "warnings", "causes"}
+NOT_LOOKED_AT = {
+    "settings",
+    "since",
+    "epoch",
+    "fetch",
+    "dropped",
+    "warnings",
+    "causes",
+    "note",
+    "progress",
+    "fetch_finding",
+}
+"""No decision depends on it, or another field stands for it."""
 LOOKED_AT_AS: dict[str, Callable[[Snapshot, float], Any]] = {
     "pid": lambda snapshot, _now: snapshot.pid is not None,
     "proven_at": steadiness,
     "crashes": failures,
-    "timers": lambda snapshot, _now: tuple(sorted(kind.__name__ for kind, _ in snapshot.timers)),
-    "progress": lambda snapshot, _now: snapshot.progress is not None,
+    "timers": lambda snapshot, _now: tuple(sorted([kind.__name__ for kind, _ in snapshot.timers])),
 }
-OF_SNAPSHOT = [f.name for f in fields(Snapshot) if f.name not in NOT_LOOKED_AT]
-OF_OUTSIDE = [f.name for f in fields(Outside)]
+OF_SNAPSHOT = attrgetter(*(f.name for f in fields(Snapshot) if f.name not in {*NOT_LOOKED_AT, *LOOKED_AT_AS}))
+OF_OUTSIDE = attrgetter(*(f.name for f in fields(Outside)))
+PLAIN: dict[type, Callable[[Any, Names], Any]] = {
+    Target: lambda value, names: names.of(value),
+    Finding: lambda value, _names: cause(value),
+    Message: lambda value, _names: value.id,
+    tuple: lambda value, _names: tuple([type(one).__name__ for one in value]),
+    type: lambda value, _names: value.__name__,
+    **{kind: lambda value, _names: value._name_ for kind in (Service, Engine, Download, Life)},
+}
+"""How values of other types than numbers and words are looked at."""
 
 
 def look(situation: Situation) -> tuple[Any, ...]:
     """Return what two situations must share to be taken for the same."""
     snapshot, outside, now, names = situation.snapshot, situation.outside, situation.now, Names()
-    found: list[Any] = [situation.over]
-    for name in OF_SNAPSHOT:
-        special = LOOKED_AT_AS.get(name)
-        found.append(special(snapshot, now) if special else plain(getattr(snapshot, name), now, names))
-    found.extend(plain(getattr(outside, name), now, names) for name in OF_OUTSIDE)
+    found: list[Any] = [situation.over, *(special(snapshot, now) for special in LOOKED_AT_AS.values())]
+    for value in (*OF_SNAPSHOT(snapshot), *OF_OUTSIDE(outside)):
+        how = PLAIN.get(type(value))
+        found.append(how(value, names) if how else value)
     return tuple(found)
 
 
@@ -254,7 +267,8 @@ CAN_BE_BY_PARENT: list[tuple[type[ev.Event], Can]] = [
     (ev.Event, lambda _o: True),
 ]
 CAN: dict[type[ev.Event], Can] = {
-    kind: CAN_BE.get(kind) or next(can for parent, can in CAN_BE_BY_PARENT if issubclass(kind, parent)) for kind in KINDS
+    kind: CAN_BE.get(kind) or next(can for parent, can in CAN_BE_BY_PARENT if issubclass(kind, parent))
+    for kind in KINDS
 }
 WISHES: list[Target | None] = [
     None,
@@ -404,20 +418,26 @@ def performed(effect: fx.Effect, outside: Outside) -> Outside:
 
 
 def can_fail(effect: fx.Effect) -> bool:
-    """Whether the failure of `effect` comes back as an event of its own."""
-    return isinstance(failure(effect, OSError("no"), 0.0), ev.EffectFailed)
+    """Whether the failure of `effect` comes back as what says only that; other failures are moves of their own."""
+    kind = type(effect)
+    if kind not in CAN_FAIL:
+        CAN_FAIL[kind] = isinstance(failure(effect, OSError("no"), 0.0), ev.EffectFailed)
+    return CAN_FAIL[kind]
+
+
+CAN_FAIL: dict[type[fx.Effect], bool] = {}
 
 
 def outcomes(effects: tuple[fx.Effect, ...], outside: Outside) -> Iterator[Outside]:
-    """Yield what may be true after `effects`: all done; and for each that can fail, all but that one."""
-    for failing in (None, *(effect for effect in effects if can_fail(effect))):
+    """Yield what may be true after `effects`: all done; and for each that can fail, all but that one.
+
+    Of two failures at a time the first is told before the next effect fails.
+    """
+    may_fail = [effect for effect in effects if can_fail(effect)] if not outside.failed else []
+    for failing in (None, *may_fail):
         around = outside
         for effect in effects:
-            if effect is failing:
-                kept = tuple(other for other in around.failed if type(other) is not type(effect))
-                around = replace(around, failed=(*kept, effect))
-            else:
-                around = performed(effect, around)
+            around = replace(around, failed=(effect,)) if effect is failing else performed(effect, around)
         yield around
 
 
@@ -494,10 +514,12 @@ class Search:
         state = before.state.value
         if move.fault:
             self.faults[move.fault, state] += 1
-        if not late(before, event) and not (before.stopping and not isinstance(event, ev.StopRequested)):
+        past = late(before, event)
+        if not past and not (before.stopping and not isinstance(event, ev.StopRequested)):
             self.cells[state, type(event).__name__] += 1
         snapshot, effects = step(before, event)
         over = any(isinstance(effect, fx.Exit) for effect in effects)
+        same = not effects and (snapshot is before or past)
         for outside in outcomes(effects, move.outside):
             running = outside.life is not Life.NONE
             promise = broken(
@@ -514,7 +536,15 @@ class Search:
             )
             if promise or (over and running):
                 raise Broken(promise or "the controller left an engine behind")
-            yield Situation(snapshot, outside, event.at, over)
+            if not same or outside is not situation.outside:
+                yield Situation(snapshot, outside, event.at, over)
+
+    def settle(self, index: int) -> float:
+        """Let the faults end in one situation; return after how many simulated seconds its state was the last."""
+        try:
+            return settling(self.situations[index])
+        except Broken as error:
+            raise Broken(f"{error}\n{self.program(index)}") from error
 
     def program(self, index: int, *last: Move) -> str:
         """Return the events that lead to a situation, as Python."""
@@ -524,6 +554,13 @@ class Search:
             if move is not None:
                 path.insert(0, move)
         return "\n".join(repr(move.event) if move.event else f"time passes: {LONG} s" for move in path)
+
+    def __str__(self) -> str:
+        how = "nothing new is left" if self.complete else "as far as asked"
+        return (
+            f"{len(self.situations):,} situations up to {self.depths[-1]} events from the start, {how}; "
+            f"{self.edges:,} events fed to {self.expanded:,} of them"
+        )
 
 
 def wall(at: float) -> datetime:
@@ -579,10 +616,12 @@ def settling(situation: Situation) -> float:
 
     Raises `Broken` if the world is not as the files ask in the end, or an invariant did not hold on the way.
     """
+    if situation.over:
+        return 0.0
     world = world_of(situation)
     world.settle(PATIENCE)
     wrong = world.settled()
-    if situation.snapshot.stopping and not situation.over and not world.exits:
+    if situation.snapshot.stopping and not world.exits:
         wrong = f"asked to end, and did not: {world.snapshot!r}"
     if wrong:
         raise Broken(f"does not settle: {wrong}")
@@ -610,20 +649,10 @@ def main() -> None:
     options = parser.parse_args()
     with counting() as rows:
         search = Search(replace(SMALL, swap_after_download=not options.immediate), options.states, options.depth).run()
-    print(
-        f"{len(search.situations):,} situations, {search.expanded:,} gone on from, {search.edges:,} events, "
-        f"depth {search.depths[-1]}, {search.seconds:.1f} s, {'complete' if search.complete else 'not complete'}"
-    )
-    print(*Counter(search.depths).items())
+    print(f"{search}; {search.seconds:.1f} s")
     print("cells not met:", *unmet(search), sep="\n  ")
     print("rows not taken:", *map(shown, never_taken(rows)), sep="\n  ")
-    longest = 0.0
-    for index in range(0, len(search.situations), options.settle):
-        if not search.situations[index].over:
-            try:
-                longest = max(longest, settling(search.situations[index]))
-            except Broken as error:
-                raise Broken(f"{error}\n{search.program(index)}") from error
+    longest = max(search.settle(index) for index in range(0, len(search.situations), options.settle))
     print(f"settled; the longest took {longest:,.0f} simulated seconds")
 
 

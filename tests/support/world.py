@@ -287,7 +287,6 @@ class World:
             raise Broken(f"start beside a living session: seed {self.seed}, {effect!r}")
         if effect.offline and effect.target == self.missed:
             raise Broken(f"once more without the hub after a file was missed: seed {self.seed}, {effect!r}")
-        r = self.random.random
         if self.now < self.port_taken_until:
             self.schedule(0.01, ev.StartFailed(0.0, effect.epoch, TAKEN))
             return
