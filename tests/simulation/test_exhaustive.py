@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from support import invariants
-from support.search import FAULTS, LATE, SMALL, Life, Outside, Search, Situation, contents_of, settling
+from support import faults, invariants
+from support.search import AGAIN, SMALL, Life, Outside, Search, Situation, contents_of, settling
 from support.story import CRASH, OTHER_KEY, WRONG, Story, target
 from support.world import Broken
 from vllm_fsm.core import effects as fx
@@ -37,7 +37,7 @@ def test_every_situation_within_some_events_keeps_the_invariants(search, capsys)
 
 def test_every_event_met_every_kind_of_fault(search):
     told = {fault.partition(":")[0] for fault, _ in search.faults}
-    assert told >= {*FAULTS.values(), LATE} - {"the engine stays silent"}
+    assert told >= {*faults.BY_KIND.values(), faults.LATE, AGAIN} - {"the engine stays silent"}
 
 
 def test_when_the_faults_end_it_settles_as_the_files_ask(search):

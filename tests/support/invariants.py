@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vllm_fsm.core import effects as fx
 from vllm_fsm.core import events as ev
-from vllm_fsm.core import naming
+from vllm_fsm.core import naming, policy
 from vllm_fsm.core.snapshot import Snapshot, Target
 from vllm_fsm.core.states import Download, Engine, Service
 
@@ -90,7 +90,9 @@ def content(seen: Seen) -> bool:
 
 def moderate(seen: Seen) -> bool:
     """the restart intensity is kept"""
-    return len(counted(seen.after)) <= seen.after.settings.restart_intensity + 1
+    after = seen.after
+    # Beside the starts in the window: the last failure, and the one try with the hub after a file was missed.
+    return len(counted(after)) <= after.settings.restart_intensity + 1 + (policy.FILE_MISSING in after.causes)
 
 
 def punctual(seen: Seen) -> bool:

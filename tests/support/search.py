@@ -19,6 +19,7 @@ import argparse
 import inspect
 import itertools
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any
 
+from support import faults
 from support.invariants import Seen, broken
 from support.rows import counting, never_taken, shown
 from support.world import (
@@ -188,21 +190,7 @@ KINDS: list[type[ev.Event]] = [
     for _, kind in inspect.getmembers(ev, inspect.isclass)
     if issubclass(kind, ev.Event) and not kind.__subclasses__()
 ]
-FAULTS: dict[type[ev.Event], str] = {
-    ev.StartFailed: "a start fails",
-    ev.EngineExited: "the engine ends",
-    ev.EngineDead: "the engine is dead behind its server",
-    ev.EngineStuck: "the engine generates nothing",
-    ev.EffectFailed: "an effect fails",
-    ev.PortTaken: "a stranger has the port",
-    ev.DownloadFailed: "a fetch fails",
-    ev.DeadlinePassed: "the start takes too long",
-    ev.UnresponsiveDue: "the engine stays silent",
-    ev.NudgeDue: "SIGTERM is lost",
-    ev.GraceExpired: "the engine is deaf",
-}
-"""What is bad news. Late and repeated events are faults of any kind."""
-LATE, AGAIN = "what is over comes late", "what was said comes again"
+AGAIN = "what was said comes again"
 VALUES: dict[str, tuple[Any, ...]] = {
     "bool": (False, True),
     "int": (1,),
@@ -286,7 +274,8 @@ class Move:
     event: ev.Event | None
     """None: time passes, and nothing else."""
     outside: Outside
-    fault: str = ""
+    again: bool = False
+    """It was said before."""
 
 
 def moves(situation: Situation) -> Iterator[Move]:
@@ -297,8 +286,8 @@ def moves(situation: Situation) -> Iterator[Move]:
         if issubclass(kind, ev.Timer):
             due = snapshot.due(kind)
             if due is not None:
-                yield Move(kind(max(now, due), due), outside, FAULTS.get(kind, ""))
-            yield Move(kind(now, -1.0), outside, LATE)
+                yield Move(kind(max(now, due), due), outside)
+            yield Move(kind(now, -1.0), outside)
         elif kind is ev.WantedChanged:
             for wish in WISHES:
                 yield Move(ev.WantedChanged(now, wish), outside)
@@ -307,7 +296,7 @@ def moves(situation: Situation) -> Iterator[Move]:
                 event = failure(effect, OSError("no"), now)
                 assert event is not None
                 left = tuple(other for other in outside.failed if other is not effect)
-                yield Move(event, replace(outside, failed=left), f"{FAULTS[kind]}: {type(effect).__name__}")
+                yield Move(event, replace(outside, failed=left))
         else:
             yield from said(kind, situation, now)
 
@@ -320,17 +309,17 @@ def said(kind: type[ev.Event], situation: Situation, now: float) -> Iterator[Mov
     number = "epoch" if issubclass(kind, ev.EngineEvent) else "fetch"
     for content in CONTENTS[kind]:
         if not numbered:
-            yield Move(kind(at=now, **content), outside, FAULTS.get(kind, ""))
+            yield Move(kind(at=now, **content), outside)
         elif can:
             event: ev.Event = kind(at=now, **{number: getattr(snapshot, number)}, **content)
             if possible(event, outside):
-                yield Move(event, after(event, outside, snapshot), FAULTS.get(kind, ""))
+                yield Move(event, after(event, outside, snapshot))
     if not numbered:
         return
     content = CONTENTS[kind][0]
-    yield Move(kind(at=now, **{number: getattr(snapshot, number) - 1}, **content), outside, LATE)
+    yield Move(kind(at=now, **{number: getattr(snapshot, number) - 1}, **content), outside)
     if not can and was(kind, situation):
-        yield Move(kind(at=now, **{number: getattr(snapshot, number)}, **content), outside, AGAIN)
+        yield Move(kind(at=now, **{number: getattr(snapshot, number)}, **content), outside, again=True)
 
 
 def possible(event: ev.Event, outside: Outside) -> bool:
@@ -452,6 +441,8 @@ class Search:
     states: int = 1_000_000
     """Where to stop at the latest."""
     depth: int = 1_000
+    until: float = math.inf
+    """Monotonic time at which to stop."""
     situations: list[Situation] = field(default_factory=list)
     origins: list[tuple[int, Move | None]] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
@@ -487,6 +478,8 @@ class Search:
         while self.expanded < len(self.situations):
             if len(self.situations) >= self.states or self.depths[self.expanded] >= self.depth:
                 break
+            if time.monotonic() > self.until:
+                break
             self.expand(self.expanded)
             self.expanded += 1
         self.seconds = time.monotonic() - began
@@ -512,8 +505,9 @@ class Search:
             yield replace(situation, now=situation.now + LONG)
             return
         state = before.state.value
-        if move.fault:
-            self.faults[move.fault, state] += 1
+        fault = AGAIN if move.again else faults.name(before, event)
+        if fault:
+            self.faults[fault, state] += 1
         past = late(before, event)
         if not past and not (before.stopping and not isinstance(event, ev.StopRequested)):
             self.cells[state, type(event).__name__] += 1

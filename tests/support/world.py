@@ -129,8 +129,8 @@ class World:
         self.keep_log = False
         self.counts: Counter[tuple[str, str]] = Counter()
         """Events by the state that they met."""
-        self.struck: Counter[tuple[str, str]] = Counter()
-        """Faults by the state in which they came."""
+        self.struck: Counter[str] = Counter()
+        """How often it was rude, in which way."""
         self.snapshot = Snapshot(settings=self.settings)
         self.processes: list[Process] = []
         self.cached: set[str] = set()
@@ -214,7 +214,7 @@ class World:
     def fault(self, name: str) -> bool:
         """Whether the world is rude now, in the way that `name` says."""
         if self.random.random() < getattr(self.faults, name):
-            self.struck[name, self.snapshot.state.value] += 1
+            self.struck[name] += 1
             return True
         return False
 
@@ -502,13 +502,13 @@ class World:
         elif dice < 0.75:
             self.schedule(0.0, ev.RetryRequested(0.0))
         elif dice < 0.8:
-            self.struck["cache_lost", self.snapshot.state.value] += 1
+            self.struck["cache_lost"] += 1
             self.cached.discard(self.random.choice(MODELS))
         elif dice < 0.85:
             broken = Message.of("StoreBroken", detail="line 1")
             self.schedule(0.0, ev.WarningsChanged(0.0, self.random.choice([(), (broken,)])))
         elif dice < 0.85 + self.faults.stranger:
-            self.struck["stranger", self.snapshot.state.value] += 1
+            self.struck["stranger"] += 1
             self.port_taken_until = self.now + self.random.random() * 60
             if self.snapshot.engine is Engine.ALIVE and self.random.random() < 0.3:
                 self.schedule(0.0, ev.PortTaken(0.0, self.snapshot.epoch, TAKEN))
