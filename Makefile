@@ -12,8 +12,8 @@ MODEL_ARGS ?=
 MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vllm run test lint unit simulation process engine package states machines messages flags soak situations \
-  mutations bench constraints clean
+.PHONY: help setup vllm run test lint unit simulation process engine package states machines messages flags soak \
+  situations mutations bench constraints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
