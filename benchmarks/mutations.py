@@ -316,7 +316,7 @@ def main() -> None:
     defects = [defect for defect in DEFECTS if options.only in defect.breaks]
     for defect in defects:
         mutated(defect, (ROOT / CORE / defect.file).read_text())
-    where, cores, began = machine(), len(os.sched_getaffinity(0)), time.monotonic()
+    where, named, cores, began = machine(), commit(), len(os.sched_getaffinity(0)), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder, ThreadPoolExecutor(cores) as pool:
         origin = Path(folder)
         copy(ROOT, origin)  # what is edited meanwhile does not matter
@@ -340,7 +340,7 @@ def main() -> None:
             *(shown(defect, found) for defect, found in zip(defects, results, strict=True)),
         ]
     )
-    page = PAGE.format(machine=where, date=today(), commit=commit(), summary=summary, table=table)
+    page = PAGE.format(machine=where, date=today(), commit=named, summary=summary, table=table)
     print(page)
     if not options.only:
         options.out.write_text(page)

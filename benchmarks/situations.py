@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="settle one of N (default: all)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "situations.md", help="page")
     options = parser.parse_args()
-    where = machine()
+    where, named = machine(), commit()
     until = time.monotonic() + options.minutes * 60
     jobs = [(after_download, until, options.every) for after_download in (True, False)]
     with multiprocessing.Pool(min(len(jobs), len(os.sched_getaffinity(0)))) as pool:
@@ -122,7 +122,7 @@ def main() -> None:
     page = PAGE.format(
         machine=where,
         date=today(),
-        commit=commit(),
+        commit=named,
         summaries="\n".join(outcome.summary for outcome in outcomes),
         cells=table(cells, list(dict.fromkeys(event for _, event in CELLS)), by_state_first=True),
         unmet=text,

@@ -227,7 +227,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.show is not None:
         show(options.show, options.events)
-    where, cores = machine(), len(os.sched_getaffinity(0))
+    where, named, cores = machine(), commit(), len(os.sched_getaffinity(0))
     began = time.monotonic()
     seeds = itertools.count(options.first)
     seen: Counter[Cell] = Counter()
@@ -260,7 +260,7 @@ def main() -> None:
     page = PAGE.format(
         machine=where,
         date=today(),
-        commit=commit(),
+        commit=named,
         summary=summary,
         cells=cells_table(seen),
         unseen=unseen_list(seen),

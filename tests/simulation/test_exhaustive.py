@@ -60,6 +60,7 @@ COUNTEREXAMPLES = {
     invariants.active: {"serving": target("org/two")},
     invariants.owned: {"after": replace(READY, active=None)},
     invariants.vacant: {"after": replace(READY, engine=Engine.ABSENT)},
+    invariants.underway: {"after": replace(READY, engine=Engine.ABSENT)},
     invariants.explained: {"after": replace(READY, state=Service.FAILED)},
     invariants.final: {"after": replace(READY, failed=True, finding=WRONG, timers=((ev.RestartDue, 1.0),))},
     invariants.content: {"after": replace(READY, finding=CRASH)},

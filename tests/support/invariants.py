@@ -71,6 +71,13 @@ def vacant(seen: Seen) -> bool:
     return seen.after.engine is not Engine.ABSENT or not seen.living
 
 
+def underway(seen: Seen) -> bool:
+    """what is to run is there or has its time set"""
+    after = seen.after
+    idle = after.engine is Engine.ABSENT and after.active is not None and not after.failed
+    return not idle or after.due(ev.RestartDue) is not None
+
+
 def explained(seen: Seen) -> bool:
     """Failed says why"""
     return seen.after.state is not Service.FAILED or seen.after.finding is not None
@@ -164,6 +171,7 @@ INVARIANTS: list[Callable[[Seen], bool]] = [
     active,
     owned,
     vacant,
+    underway,
     explained,
     final,
     content,

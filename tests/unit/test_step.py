@@ -527,6 +527,14 @@ def test_a_crash_beside_a_download_restarts_what_served():
     assert story.happens(ev.EngineStarted, 78).happens(ev.ProbePassed).state == "Ready"
 
 
+def test_a_second_crash_beside_a_download_waits_and_starts_again():
+    story = Story().swapping().crashes().happens(ev.EngineStarted, 78).crashes()
+    assert story.state == "Downloading"
+    assert not story.does(fx.StartEngine)
+    assert story.fires(ev.RestartDue).the(fx.StartEngine).target == target()
+    assert story.state == "Downloading"
+
+
 def test_when_the_download_fails_meanwhile_the_earlier_model_goes_on():
     story = Story().swapping().crashes().happens(ev.DownloadFailed, WRONG)
     assert story.state == "Loading"
