@@ -560,6 +560,13 @@ def test_an_unresponsive_engine_beside_a_download():
     assert story.happens(ev.EngineVacated).does(fx.StartEngine)
 
 
+def test_back_to_an_unresponsive_engine_beside_a_download_begins_anew():
+    story = Story().swapping().happens(ev.EngineStuck).happens(ev.EngineStuck).wants(target())
+    assert story.state == "Loading"
+    assert story.does(fx.TerminateEngine)
+    assert story.does(fx.CheckWeights)
+
+
 def test_a_taken_port_beside_a_download():
     story = Story().swapping().happens(ev.PortTaken, TAKEN)
     assert story.state == "Downloading"
