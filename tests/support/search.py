@@ -550,7 +550,7 @@ class Search:
         return "\n".join(repr(move.event) if move.event else f"time passes: {LONG} s" for move in path)
 
     def __str__(self) -> str:
-        how = "nothing new is left" if self.complete else "as far as asked"
+        how = "nothing new is left" if self.complete else f"all within {self.depths[self.expanded]} of them"
         return (
             f"{len(self.situations):,} situations up to {self.depths[-1]} events from the start, {how}; "
             f"{self.edges:,} events fed to {self.expanded:,} of them"
