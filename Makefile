@@ -9,11 +9,11 @@ VLLM_VENV ?= .vllm
 VLLM ?= $(shell command -v vllm || echo $(abspath $(VLLM_VENV))/bin/vllm)
 PORT ?= 8000
 MODEL_ARGS ?=
-SEEDS ?= 2000
+MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vllm run test lint unit simulation process engine package states machines messages flags soak bench \
-  compare constraints clean
+.PHONY: help setup vllm run test lint unit simulation process engine package states machines messages flags soak \
+  situations mutations chaos bench compare constraints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -72,8 +72,14 @@ messages: $(READY)  ## write docs/messages.md from the sentences
 flags: vllm  ## write the table of vLLM's flags from its parser
 	$$(sed -n '1s/^#! *//p' $(VLLM)) vllm/flag_table.py src/vllm_fsm/data
 
-soak: $(READY)  ## many more seeds; SEEDS=2000
-	$(BIN)/python benchmarks/soak.py --seeds $(SEEDS)
+soak: $(READY)  ## ten million events in seeded worlds, at most MINUTES=30
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
+
+situations: $(READY)  ## visit every situation that can be reached, at most MINUTES=30
+	$(BIN)/python benchmarks/situations.py --minutes $(MINUTES)
+
+mutations: $(READY)  ## make deliberate defects in core/; which tier finds each
+	$(BIN)/python benchmarks/mutations.py
 
 bench: vllm  ## every figure of the README, in docs/figures.md
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python benchmarks/all.py

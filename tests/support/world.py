@@ -14,9 +14,9 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
+from support.invariants import Seen, broken
 from vllm_fsm.core import effects as fx
 from vllm_fsm.core import events as ev
-from vllm_fsm.core import naming
 from vllm_fsm.core.machine import step
 from vllm_fsm.core.snapshot import Finding, Message, Progress, Secret, Settings, Snapshot, Target
 from vllm_fsm.core.states import Engine, Phase, Service
@@ -133,6 +133,9 @@ class World:
         self.log: list[ev.Event] = []
         self.keep_log = False
         self.counts: Counter[tuple[str, str]] = Counter()
+        """Events by the state that they met."""
+        self.struck: Counter[str] = Counter()
+        """How often it was rude, in which way."""
         self.snapshot = Snapshot(settings=self.settings)
         self.processes: list[Process] = []
         self.cached: set[str] = set()
@@ -206,12 +209,19 @@ class World:
         self.feed(event)
         if self.exits != exits:
             return True  # what was of the last controller is forgotten
-        if self.old is not None and self.random.random() < self.faults.repeat:
+        if self.old is not None and self.fault("repeat"):
             self.feed(stamped(self.old, self.now))
             self.old = None
         elif self.random.random() < 0.1 and isinstance(event, NUMBERED):
             self.old = event
         return True
+
+    def fault(self, name: str) -> bool:
+        """Whether the world is rude now, in the way that `name` says."""
+        if self.random.random() < getattr(self.faults, name):
+            self.struck[name] += 1
+            return True
+        return False
 
     # --- the controller ------------------------------------------------------------------------------------------
 
@@ -231,7 +241,7 @@ class World:
 
     def perform(self, effect: fx.Effect) -> None:
         handler = HANDLERS[type(effect)]
-        if self.faults.effect_fails and type(effect) in FALLIBLE and self.random.random() < self.faults.effect_fails:
+        if self.faults.effect_fails and type(effect) in FALLIBLE and self.fault("effect_fails"):
             finding = Finding.of("EffectFailed", effect=type(effect).__name__)
             self.schedule(0.0, ev.EffectFailed(0.0, effect.epoch, effect, finding))  # type: ignore[attr-defined]
             return
@@ -239,55 +249,20 @@ class World:
 
     def check(self, before: Snapshot, event: ev.Event, effects: tuple[fx.Effect, ...]) -> None:
         """All the invariants."""
-        after = self.snapshot
-        self.must(after.state is naming.name(after), "the table names the state as the rule does", event)
-        living = [p for p in self.processes if p.session]
-        self.must(len(living) <= 1, "at most one engine", event)
-        if after.proven:
-            process = self.process(after.epoch)
-            self.must(process is not None and process.passed, "Ready only after this epoch's probe", event)
-            self.must(after.engine is Engine.ALIVE, "Ready only with a living engine", event)
-            self.must(process is not None and process.target == after.active, "what serves is the active one", event)
-        if after.engine is Engine.ALIVE:
-            self.must(after.active is not None, "a living engine is the active one", event)
-        if after.engine is Engine.ABSENT:
-            self.must(not living, "absent means that nothing is left", event)
-        if after.state is Service.FAILED:
-            self.must(after.finding is not None, "Failed says why", event)
-        if after.failed and after.finding is not None and after.finding.permanent:
-            self.must(after.due(ev.RestartDue) is None, "what is permanent is not tried again by itself", event)
-        if after.state is Service.READY:
-            self.must(after.finding is None, "Ready has no failure to tell", event)
-        self.must(
-            len(policy_window(after)) <= self.settings.restart_intensity + 2,  # one of them once more with the hub
-            "the restart intensity is kept",
-            event,
+        process = self.process(self.snapshot.epoch)
+        promise = broken(
+            Seen(
+                before,
+                event,
+                self.snapshot,
+                effects,
+                living=sum(p.session for p in self.processes),
+                serving=process and process.target,
+                passed=process is not None and process.passed,
+                timers=self.timers,
+            )
         )
-        self.must(dict(after.timers) == self.timers, "armed timers are those of the snapshot", event)
-        if effects:
-            self.must(sum(isinstance(e, fx.StartEngine) for e in effects) <= 1, "one start a step", event)
-        if after.fallen_back:
-            problem = after.next_problem
-            self.must(after.settings.fallback and after.pending, "a fallback is asked for, and not the target", event)
-            self.must(problem is not None and problem.permanent, "a fallback has a reason that lasts", event)
-        if after.phase is not None:
-            silent = event.at - after.moved_at
-            most = 3.0 * after.settings.silence + 2.0 * after.settings.pulse
-            self.must(silent <= most, "a start that stands still is ended", event)
-        if after.progress is not None:
-            self.must(0 <= after.progress.done <= (after.progress.total or 0), "never above 100 %", event)
-        if isinstance(event, ev.WantedChanged) and before.proven and after.settings.swap_after_download:
-            self.must(self.spared(before, event, effects), "what serves goes on until the next one is there", event)
-
-    def spared(self, before: Snapshot, event: ev.WantedChanged, effects: tuple[fx.Effect, ...]) -> bool:
-        """Whether a change of mind leaves the ready engine alone, unless its key is no longer the one in force."""
-        active = before.active
-        assert active is not None
-        stopped = any(isinstance(effect, fx.TerminateEngine | fx.KillSession) for effect in effects)
-        return not stopped or before.stopping or event.target is None or event.target.key != active.key
-
-    def must(self, holds: bool, promise: str, event: ev.Event) -> None:
-        if not holds:
+        if promise:
             raise Broken(f"{promise}: seed {self.seed}, {len(self.log)} events, {event!r}, {self.snapshot!r}")
 
     def settled(self) -> str | None:
@@ -317,19 +292,18 @@ class World:
             raise Broken(f"start beside a living session: seed {self.seed}, {effect!r}")
         if effect.offline and effect.target == self.missed:
             raise Broken(f"once more without the hub after a file was missed: seed {self.seed}, {effect!r}")
-        r = self.random.random
         if self.now < self.port_taken_until:
             self.schedule(0.01, ev.StartFailed(0.0, effect.epoch, TAKEN))
             return
         self.note_start(effect)
-        if r() < self.faults.refuse_start:
+        if self.fault("refuse_start"):
             self.schedule(0.01, ev.StartFailed(0.0, effect.epoch, self.some_finding()))
             return
         self.processes = [Process(effect.epoch, effect.target, offline=effect.offline)]
         process = self.processes[0]
-        if r() < self.faults.deaf:
+        if self.fault("deaf"):
             process.deaf = self.random.choice([1, 1, 99])
-        execution = 600.0 if r() < self.faults.hang_start else 0.02
+        execution = 600.0 if self.fault("hang_start") else 0.02
         self.schedule(execution, ev.EngineStarted(0.0, effect.epoch, 1000 + effect.epoch))
 
     def note_start(self, effect: fx.StartEngine) -> None:
@@ -347,13 +321,13 @@ class World:
             return
         process.probed = True
         r = self.random.random
-        if process.offline and r() < self.faults.misses:
+        if process.offline and self.fault("misses"):
             self.schedule(r() * 30, ev.EngineExited(0.0, effect.epoch, 1, MISSED))
-        elif r() < self.faults.exit_early:
+        elif self.fault("exit_early"):
             self.schedule(r() * 30, ev.EngineExited(0.0, effect.epoch, 1, self.some_finding()))
-        elif r() < self.faults.never_listen:
+        elif self.fault("never_listen"):
             pass
-        elif r() < self.faults.silent:
+        elif self.fault("silent"):
             process.silent = True
         else:
             # Some come up after the deadline.
@@ -375,16 +349,16 @@ class World:
             return
         process.watched = True
         r = self.random.random
-        if r() < self.faults.die_when_ready:
+        if self.fault("die_when_ready"):
             status = self.random.choice([0, 0, -9, 1])
             dead = ev.EngineDead(0.0, effect.epoch, Finding.of("EngineDead"))
             last = ev.EngineExited(0.0, effect.epoch, status, self.random.choice(PASSED))
             self.schedule(r() * self.random.choice([10, 1000]), self.random.choice([dead, last]))
-        elif r() < self.faults.hang:
+        elif self.fault("hang"):
             process.hangs = True
             for i in range(1, 4):
                 self.schedule(180.0 * i, ev.EngineStuck(0.0, effect.epoch))
-            if r() < self.faults.wake:
+            if self.fault("wake"):
                 self.schedule(r() * 600.0, ev.EngineStepped(0.0, effect.epoch))
         else:
             self.schedule(60.0, ev.EngineStepped(0.0, effect.epoch))
@@ -409,7 +383,7 @@ class World:
             self.schedule(0.01, ev.EngineExited(0.0, effect.epoch, -9, TRANSIENT))
 
     def confirm(self, effect: fx.ConfirmVacancy) -> None:
-        memory = effect.memory_wait * self.random.random() if self.random.random() < self.faults.survivors else 0.0
+        memory = effect.memory_wait * self.random.random() if self.fault("survivors") else 0.0
         self.schedule(0.01 + memory, ev.EngineVacated(0.0, effect.epoch))
 
     def check_port(self, effect: fx.CheckPort) -> None:
@@ -430,9 +404,9 @@ class World:
 
     def check_weights(self, effect: fx.CheckWeights) -> None:
         self.begin_fetch(effect)
-        if self.random.random() < self.faults.check_fails:
+        if self.fault("check_fails"):
             self.schedule(0.01, ev.DownloadFailed(0.0, effect.fetch, self.random.choice([*PASSING, *HOPELESS])))
-        elif effect.target.model in self.cached or self.random.random() >= self.faults.missing:
+        elif effect.target.model in self.cached or not self.fault("missing"):
             self.schedule(0.01, ev.WeightsComplete(0.0, effect.fetch, offline=self.random.random() < 0.8))
         else:
             self.schedule(0.01, ev.WeightsMissing(0.0, effect.fetch))
@@ -445,8 +419,8 @@ class World:
             at += r() * 30
             self.schedule(at, ev.DownloadProgressed(0.0, effect.fetch, Progress(effect.target.model, i * 1000, 4000)))
         at += r() * 30
-        if r() < self.faults.download_fails:
-            finding = self.random.choice(HOPELESS if r() < self.faults.permanent else [*PASSING, WRONG_BYTES])
+        if self.fault("download_fails"):
+            finding = self.random.choice(HOPELESS if self.fault("permanent") else [*PASSING, WRONG_BYTES])
             wait = self.random.choice([0.0, 0.0, 30.0])
             moved = finding != WRONG_BYTES and r() < 0.3
             self.schedule(at, ev.DownloadFailed(0.0, effect.fetch, finding, wait, moved))
@@ -524,7 +498,7 @@ class World:
         return True
 
     def some_finding(self) -> Finding:
-        return PERMANENT if self.random.random() < self.faults.permanent else self.random.choice(PASSED)
+        return PERMANENT if self.fault("permanent") else self.random.choice(PASSED)
 
     def some_target(self) -> Target | None:
         dice = self.random.random()
@@ -554,11 +528,13 @@ class World:
         elif dice < 0.75:
             self.schedule(0.0, ev.RetryRequested(0.0))
         elif dice < 0.8:
+            self.struck["cache_lost"] += 1
             self.cached.discard(self.random.choice(MODELS))
         elif dice < 0.85:
             broken = Message.of("StoreBroken", detail="line 1")
             self.schedule(0.0, ev.WarningsChanged(0.0, self.random.choice([(), (broken,)])))
         elif dice < 0.85 + self.faults.stranger:
+            self.struck["stranger"] += 1
             self.port_taken_until = self.now + self.random.random() * 60
             if self.snapshot.engine is Engine.ALIVE and self.random.random() < 0.3:
                 self.schedule(0.0, ev.PortTaken(0.0, self.snapshot.epoch, TAKEN))
@@ -566,14 +542,6 @@ class World:
             self.schedule(0.0, ev.StopRequested(0.0))
             if self.random.random() < 0.3:
                 self.schedule(self.random.random(), ev.StopRequested(0.0))
-
-
-def policy_window(snapshot: Snapshot) -> tuple[float, ...]:
-    """The failures that the snapshot itself says still count."""
-    if snapshot.resting or not snapshot.crashes:
-        return ()
-    window = snapshot.settings.restart_window
-    return tuple(t for t in snapshot.crashes if snapshot.crashes[-1] - t < window)
 
 
 def stamped(event: ev.Event, now: float) -> ev.Event:
@@ -586,7 +554,7 @@ def stamped(event: ev.Event, now: float) -> ev.Event:
 NUMBERED = (ev.EngineEvent, ev.FetchEvent)
 PHASES = [phase for phase in Phase if phase is not Phase.READY]
 WATCHED = (ev.EngineDead, ev.EngineStuck, ev.EngineStepped)
-FALLIBLE = (fx.TerminateEngine, fx.ConfirmVacancy, fx.StartProbes, fx.WatchLiveness)
+FALLIBLE = (fx.TerminateEngine, fx.KillSession, fx.ConfirmVacancy, fx.StartProbes, fx.WatchLiveness)
 HANDLERS = {
     fx.StartEngine: World.start_engine,
     fx.TerminateEngine: World.terminate,

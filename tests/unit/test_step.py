@@ -118,6 +118,16 @@ def test_a_new_key_with_another_model_replaces_both():
     assert story.the(fx.StartEngine).target == target("org/two", key=OTHER_KEY)
 
 
+def test_back_to_what_runs_with_a_new_key_restarts_it_once_and_looks_for_nothing():
+    story = Story().swapping().wants(target(key=OTHER_KEY))
+    assert story.does(fx.CancelDownload)
+    assert not story.does(fx.CheckWeights)
+    assert story.snapshot.download is Download.IDLE
+    assert not story.snapshot.pending
+    story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    assert story.the(fx.StartEngine).target == target(key=OTHER_KEY)
+
+
 def test_a_new_key_while_loading_restarts_with_it():
     story = Story().loading().wants(target(key=OTHER_KEY))
     assert story.does(fx.TerminateEngine)
@@ -526,6 +536,14 @@ def test_a_crash_beside_a_download_restarts_what_served():
     assert story.happens(ev.EngineStarted, 78).happens(ev.ProbePassed).state == "Ready"
 
 
+def test_a_second_crash_beside_a_download_waits_and_starts_again():
+    story = Story().swapping().crashes().happens(ev.EngineStarted, 78).crashes()
+    assert story.state == "Downloading"
+    assert not story.does(fx.StartEngine)
+    assert story.fires(ev.RestartDue).the(fx.StartEngine).target == target()
+    assert story.state == "Downloading"
+
+
 def test_when_the_download_fails_meanwhile_the_earlier_model_goes_on():
     story = Story().swapping().crashes().happens(ev.DownloadFailed, WRONG)
     assert story.state == "Loading"
@@ -549,6 +567,13 @@ def test_an_unresponsive_engine_beside_a_download():
     assert story.state == "Downloading"
     story.happens(ev.EngineExited, 0, CRASH)
     assert story.happens(ev.EngineVacated).does(fx.StartEngine)
+
+
+def test_back_to_an_unresponsive_engine_beside_a_download_begins_anew():
+    story = Story().swapping().happens(ev.EngineStuck).happens(ev.EngineStuck).wants(target())
+    assert story.state == "Loading"
+    assert story.does(fx.TerminateEngine)
+    assert story.does(fx.CheckWeights)
 
 
 def test_a_taken_port_beside_a_download():

@@ -57,6 +57,9 @@ def follow(turn: Turn) -> None:
     if target.problem is not None:
         turn.set(next_problem=target.problem)
         turn.tell(Command.CANCEL)
+    elif not turn.snapshot.pending:
+        turn.set(next_problem=None)
+        turn.tell(Command.CANCEL)
     elif not same:
         turn.set(next_problem=None)
         turn.tell(Command.CHECK)
