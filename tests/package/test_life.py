@@ -3,13 +3,15 @@
 import json
 import re
 import shutil
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from support.s9pk import SOURCE, StartOS
+from support.s9pk import PROJECT, SOURCE, StartOS
 from vllm_fsm.messages import ENGLISH
 
+VERSION = tomllib.loads((PROJECT / "vllm" / "version.toml").read_text())["vllm"]["version"]
 KEY = re.compile(r"[A-Za-z0-9]{22}")
 TASK = {
     "vllm:set-model": {
@@ -136,12 +138,13 @@ def test_the_actions_can_be_run_in_every_state_by_the_user_only(first_run):
     assert {id_: action["name"] for id_, action in actions.items()} == {
         "set-model": "Set Model",
         "get-api-credentials": "Get API Key",
+        "rotate-api-key": "Rotate API Key",
         "delete-model-cache": "Delete Model Cache",
     }
     assert {action["allowedStatuses"] for action in actions.values()} == {"any"}
     assert {action["visibility"] for action in actions.values()} == {"enabled"}
     assert {action.get("access", "user") for action in actions.values()} == {"user"}
-    assert actions["delete-model-cache"]["warning"]
+    assert {id_ for id_, action in actions.items() if action["warning"]} == {"rotate-api-key", "delete-model-cache"}
 
 
 def test_what_does_not_fit_is_shown_with_its_reason_and_cannot_be_chosen(first_run):
@@ -195,12 +198,30 @@ def test_the_key_is_shown_masked_and_can_be_copied(first_run):
     key = access["result"]["value"][0]
     assert (key["value"], key["masked"], key["copyable"], key["qr"]) == (first_run["key"]["apiKey"], True, True, False)
     assert "/v1" in access["message"]
+    assert len(access["result"]["value"]) == 1  # this machine has said of no way to the service
+
+
+def test_base_urls_are_the_ways_that_clients_have(first_run):
+    """Neither the bridge between services nor localhost, and of public addresses the one that was switched on."""
+    hosts = ("192.168.1.20", "adjective-noun.local", "[fd00::20]")
+    plain, secure = (
+        [f"{scheme}://{host}:{port}/v1" for host in hosts] for scheme, port in (("http", 49152), ("https", 49153))
+    )
+    assert sorted(first_run["addresses"]) == sorted(
+        [
+            *plain,
+            *secure,
+            "https://198.51.100.9:49153/v1",
+            "http://llm.example.org:442/v1",
+            "https://llm.example.org/v1",
+        ]
+    )
 
 
 def test_the_controller_follows_the_files_and_nothing_restarts_it(first_run):
     assert first_run["restarts"] == []
-    # One per start of the service, of which there were two.
-    assert len(first_run["daemons"]) == 2
+    # One per start of the service, of which there were three, and one after the crash.
+    assert len(first_run["daemons"]) == 4
     assert first_run["daemons"][0][:3] == ["sh", "/opt/vllm-fsm/vllm-fsm", "run"]
     assert KEY.fullmatch(first_run["newKey"]["apiKey"])
     assert first_run["newKey"] != first_run["key"]
@@ -211,6 +232,113 @@ def test_a_broken_selection_is_named_and_set_model_repairs_it(first_run):
     assert first_run["broken"].startswith("The vLLM API is ready. Ignoring /data/store.json: not valid JSON")
     assert first_run["tasksWhileBroken"] == {}
     assert "store.json.broken-" in first_run["repaired"]["message"]
+
+
+def test_a_broken_key_is_named_and_the_action_that_is_named_with_it_repairs_it(first_run):
+    assert "Ignoring /public/credentials.json" in first_run["keyBroken"]
+    assert ENGLISH["KeyRotatable"] in first_run["keyRefused"]
+    key = first_run["rotatedKey"]["apiKey"]
+    assert KEY.fullmatch(key)
+    assert key not in (first_run["key"]["apiKey"], first_run["newKey"]["apiKey"])
+    rotated = first_run["rotated"]
+    assert rotated["result"]["value"][0]["value"] == key
+    assert "credentials.json.broken-" in rotated["message"]
+
+
+def test_a_service_that_comes_up_says_how_far_it_is(first_run):
+    assert [result for result, _ in first_run["comingUp"]] in (
+        ["starting", "starting", "loading", "success"],
+        ["starting", "loading", "success"],
+        ["starting", "starting", "success"],
+        ["starting", "success"],
+    )
+    assert first_run["comingUp"][-1] == ["success", ENGLISH["Ready"]]
+
+
+def test_nothing_is_a_success_unless_the_controller_says_so(first_run):
+    assert first_run["unfounded"] == []
+    assert first_run["healthWhenStopped"] == {}
+
+
+def test_a_crash_is_a_failure_until_a_controller_says_ready(first_run):
+    assert "The controller has ended" in first_run["crashed"] or "daemon crashed" in first_run["crashed"]
+    assert first_run["recovered"] == ENGLISH["Ready"]
+
+
+def test_an_installation_asks_the_host_for_this_and_nothing_else(first_run):
+    """In StartOS's order: what is there, what it offers, what it depends on, actions, then tasks."""
+    container = {"imageId": "vllm", "name": "run-get-api-credentials"}
+    interface = first_run["interfaces"]["api"]
+    (binding,) = first_run["bindings"]
+    exports = [["action.export", {"id": id_, "metadata": metadata}] for id_, metadata in first_run["actions"].items()]
+    assert first_run["installing"] == [
+        ["get-data-version", {}],
+        ["set-data-version", {"version": f"{VERSION}:0"}],
+        ["bind", binding],
+        ["export-service-interface", interface],
+        ["clear-bindings", {"except": [{"id": "api-multi", "internalPort": 8000}]}],
+        ["clear-service-interfaces", {"except": ["api"]}],
+        ["set-dependencies", {"dependencies": []}],
+        *exports,
+        ["action.clear", {"except": list(first_run["actions"])}],
+        ["subcontainer.create-fs", container],
+        ["subcontainer.destroy-fs", {}],
+        ["action.create-task", TASK["vllm:set-model"]],
+        ["set-init-progress", {"progress": {"overall": True, "phases": []}}],
+    ]
+    assert binding == {
+        "id": "api-multi",
+        "internalPort": 8000,
+        "preferredExternalPort": 80,
+        "secure": None,
+        "addSsl": {
+            "addXForwardedHeaders": True,
+            "preferredExternalPort": 443,
+            "scheme": "https",
+            "alpn": {"specified": ["http/1.1"]},
+            "auth": None,
+        },
+    }
+    words = {"allowedStatuses", "description", "group", "hasInput", "name", "visibility", "warning"}
+    assert [set(metadata) for metadata in first_run["actions"].values()] == [words] * 4
+
+
+def test_a_life_asks_the_host_for_nothing_that_the_rules_do_not_know(first_run):
+    """Every call with every argument: what is not listed here is a surprise."""
+    containers = {f"{verb}-{id_}" for id_ in first_run["actions"] for verb in ("form", "run")} | {"vllm"}
+    names = {"primary": "vLLM API", "download": "Next model"}
+    rest = [call for call in first_run["calls"] if call not in first_run["installing"]]
+    for method, params in rest:
+        match method:
+            case "subcontainer.create-fs":
+                assert set(params) == {"imageId", "name"}
+                assert params["imageId"] == "vllm"
+                assert params["name"] in containers
+            case "set-health":
+                assert set(params) == {"id", "name", "result", "message"}
+                assert params["name"] == names[params["id"]]
+                assert params["result"] in {"starting", "loading", "success", "failure", "disabled"}
+                assert params["message"] or params["result"] in ("starting", "success")
+            case "action.clear-tasks":
+                assert params == {"only": ["vllm:set-model"]}
+            case "get-host-info":
+                assert params == {"hostId": "api-multi", "callback": None}
+            case "set-backup-progress":
+                phases = [phase["name"] for phase in params["progress"]["phases"]]
+                assert phases == [f"rsync:/media/startos/backup/volumes/{volume}/" for volume in ("main", "public")]
+            case "set-data-version":
+                assert params == {"version": None}
+            case _:
+                raise AssertionError(f"{method} {params}")
+    assert first_run["errors"] == []
+
+
+def test_containers_get_the_volumes_and_the_controller_and_nothing_else(first_run):
+    assert {(source.rstrip("/"), target.partition("/rootfs")[2]) for source, target in first_run["mounts"]} == {
+        ("/media/startos/volumes/main", "/data"),
+        ("/media/startos/volumes/public", "/public"),
+        ("/media/startos/assets", "/opt/vllm-fsm"),
+    }
 
 
 def test_a_model_in_use_is_not_deleted_and_another_is(first_run):
@@ -234,12 +362,15 @@ def test_a_failure_is_shown_at_once_and_stopping_does_not_wait(first_run):
 def test_no_secret_is_logged(first_run):
     log = "\n".join(first_run["logged"])
     assert "started" in log
-    for secret in (first_run["key"]["apiKey"], first_run["newKey"]["apiKey"], "hf_abcdefgh"):
+    calls = json.dumps(first_run["calls"])
+    keys = [first_run[name]["apiKey"] for name in ("key", "newKey", "rotatedKey")]
+    for secret in (*keys, "hf_abcdefgh"):
         assert secret not in log
+        assert secret not in calls
 
 
 def test_a_restore_needs_no_key_no_choice_and_no_download(restored, first_run):
-    assert restored["key"] == first_run["newKey"]
+    assert restored["key"] == first_run["rotatedKey"]
     assert restored["tasks"] == {}
     assert restored["started"] is True
     assert restored["ready"] == ENGLISH["Ready"]

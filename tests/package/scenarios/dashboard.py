@@ -72,6 +72,36 @@ class Dashboard:
         calls = [e for e in self.h.events[since:] if e["type"] == "effect" and e["method"] == method]
         return [call["params"] for call in calls]
 
+    def looks(self, since=0, check="primary"):
+        """What a health check has shown, each once in a row."""
+        shown = [[p["result"], p["message"]] for p in self.effects("set-health", since) if p["id"] == check]
+        return [look for i, look in enumerate(shown) if i == 0 or shown[i - 1] != look]
+
+    def unfounded(self):
+        """What was shown as a success without the controller's being Ready, or having been a second before."""
+        state, left, found = None, 0.0, []
+        for event in self.h.events:
+            if event["type"] == "log" and '"event": "transition"' in event["line"]:
+                said = json.loads(event["line"])
+                if state == "Ready":
+                    left = event["t"]
+                state = said["to"]
+            elif event["type"] == "effect" and event["method"] == "set-health":
+                shown = event["params"]
+                if shown["result"] == "success" and state != "Ready" and event["t"] - left > 1.0:
+                    found.append(shown)
+        return found
+
+    def calls(self):
+        """Every call to the host with its parameters, each once; which run asked and which container is left out."""
+        found = []
+        for event in self.h.events:
+            if event["type"] == "effect":
+                params = {k: v for k, v in event["params"].items() if k not in ("eventId", "guid")}
+                if [event["method"], params] not in found:
+                    found.append([event["method"], params])
+        return found
+
     def tell(self, **facts):
         self.facts |= facts
 
@@ -81,6 +111,8 @@ class Dashboard:
         self.h.stop()
         self.facts["stopping"] = time.monotonic() - begun
         self.h.exit()
+        self.facts["calls"] = self.calls()
+        self.facts["errors"] = [e for e in self.h.events if e["type"] == "effect-error"]
         self.facts["logged"] = [e["line"] for e in self.h.events if e["type"] == "log"]
         with open(path, "w") as file:
             json.dump(self.facts, file)
