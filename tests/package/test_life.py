@@ -92,11 +92,16 @@ def lives(package, waiting, tmp_path_factory):
         "first_run": live(package, "first_run", "first_run"),
         "changes": live(package, "changes", "changes"),
         "mishaps": live(package, "mishaps", "mishaps"),
+        "unfit": live(package, "unfit", "unfit"),
         "hearsay": live(waiting, "hearsay", "hearsay"),
         "german": live(waiting, "german", "hearsay", "de_DE.UTF-8"),
     }
     with ThreadPoolExecutor(len(begun)) as pool:
-        yield {name: pool.submit(life) for name, life in begun.items()}
+        yield {
+            name: pool.submit(life)
+            for name, life in begun.items()
+            if name in __import__("os").environ.get("ONLY", name)
+        }
 
 
 # --- from the installation on ------------------------------------------------------------------------------------
@@ -424,6 +429,29 @@ def test_a_controller_that_hangs_is_told_from_a_quiet_one(mishaps):
 
 def test_an_engine_that_ends_is_named_with_its_status(mishaps):
     assert "exit status 3" in mishaps["ended"]
+
+
+@pytest.mark.parametrize(
+    ("life", "said"),
+    [
+        ("noEngine", "vllm-fsm: there is no vllm on PATH in this image"),
+        ("otherEngine", "vllm-fsm: the first line of /usr/local/bin/vllm names no Python interpreter"),
+        ("noDirectory", "vllm-fsm: "),
+        ("readOnly", "vllm-fsm: "),
+    ],
+)
+def test_what_keeps_the_controller_from_running_is_shown(lives, life, said):
+    """StartOS has the service started; its health names what is wrong, in the words of whoever noticed."""
+    started, shown = lives["unfit"].result()[1][life]
+    assert started is True
+    assert shown.startswith(f"The controller has ended ({said}")
+    assert shown.endswith("). It is being started again.")
+
+
+def test_what_was_repaired_starts(lives):
+    unfit = lives["unfit"].result()[1]
+    assert unfit["started"] is True
+    assert unfit["repaired"] == ENGLISH["Ready"]
 
 
 # --- what is shown of a report -----------------------------------------------------------------------------------
