@@ -82,7 +82,10 @@ constraints:  ## take in new versions of the dependencies, with their hashes
 	$(BIN)/python -m venv build/uv && build/uv/bin/pip install --quiet uv
 	build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --group dev pyproject.toml -o constraints.txt
+	build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --resolution lowest-direct --only-binary :all: pyproject.toml -o tests/package/lowest.txt \
+	  --no-emit-package nvidia-ml-py --no-emit-package six --no-emit-package structlog --no-emit-package transitions
 
 clean:  ## remove everything that was made here
-	rm -rf s9pk/node_modules s9pk/javascript s9pk/assets/lib s9pk/assets/build
+	rm -rf s9pk/node_modules s9pk/javascript s9pk/assets/lib s9pk/assets/build s9pk/assets/needs
 	rm -rf $(VENV) .run build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -66,6 +66,22 @@ def image(root: Path, shebang: str | None = None) -> Path:
     return script
 
 
+def daemon(assets: Path, data: Path, public: Path, port: int | str) -> tuple[str, ...]:
+    """Return the command of the package's daemon, with directories and a port of a test."""
+    own = str(data / ".vllm-fsm")
+    directories = ("--data", str(data), "--public", str(public), "--run-dir", own, "--state-dir", own)
+    return ("sh", str(assets / "vllm-fsm"), "run", *directories, "--host", "127.0.0.1", "--port", str(port))
+
+
+def ready(own: Path) -> dict[str, Any] | None:
+    """Return the report in the controller's directory `own`, if it is Ready."""
+    try:
+        report: dict[str, Any] = json.loads((own / "health.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return report if report["state"] == "Ready" else None
+
+
 class StartOS:
     """One installation: volumes that outlive a run of the runtime, and the image."""
 
