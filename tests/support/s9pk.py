@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from support import hub_cache, real_vllm, rude
+from support import hub_cache, real_vllm, rude, tiny_model
 
 PROJECT = Path(__file__).parents[2]
 SOURCE = PROJECT / "s9pk"
@@ -83,25 +83,33 @@ def ready(own: Path) -> dict[str, Any] | None:
 
 
 class StartOS:
-    """One installation: volumes that outlive a run of the runtime, and the image."""
+    """One installation: volumes that outlive a run of the runtime, and the image.
 
-    def __init__(self, package: Path, root: Path) -> None:
+    `real`: its engine is the real vLLM, with a tiny model on the volume; else the rude fake.
+    """
+
+    def __init__(self, package: Path, root: Path, *, real: bool = False) -> None:
         self.package = package
         self.root = root
         self.volumes, self.backups, self.image = root / "volumes", root / "backups", root / "image"
-        image(self.image)
+        script = image(self.image)
+        if real:
+            shutil.copy(real_vllm.command(), script)
+            tiny_model.make(self.volumes / "main" / "tiny-model")
         hub_cache.keep(self.volumes / "main" / "models", "tiny")
 
-    def live(self, scenario: str, *, locale: str = "C.UTF-8", flags: Iterable[str] = ()) -> dict[str, Any]:
-        """Run a scenario from `scenarios/`, as root; return what it found out."""
+    def live(
+        self, scenario: str, *, locale: str = "C.UTF-8", words: Iterable[str] = (), limit: float = 170
+    ) -> dict[str, Any]:
+        """Run a scenario from `scenarios/` with `words`, for `limit` seconds at most; return what it found out."""
         found = self.root / f"{scenario}.json"
         transcript = self.root / f"{scenario}.jsonl"
         command = [sys.executable, str(HARNESS), "--package", str(self.package), "--volumes", str(self.volumes)]
         command += ["--image", f"vllm={self.image}", "--backup-dir", str(self.backups), "--out", str(transcript)]
         command += [f"--bind={directory}" for directory in self._interpreter()]
-        command += ["--quiet", *flags, "--scenario", str(SCENARIOS / f"{scenario}.py"), str(found)]
+        command += ["--quiet", "--scenario", str(SCENARIOS / f"{scenario}.py"), str(found), *words]
         done = subprocess.run(
-            command, env=os.environ | {"LANG": locale}, capture_output=True, text=True, check=False, timeout=170
+            command, env=os.environ | {"LANG": locale}, capture_output=True, text=True, check=False, timeout=limit
         )
         if done.returncode != 0:
             logged = [json.loads(line) for line in transcript.read_text().splitlines()] if transcript.exists() else []

@@ -10,7 +10,7 @@ h.action_run("set-model", d.custom("tiny --max-model-len 1000"))
 h.start()
 d.shows("success")
 lost, took = [], []
-for length in range(1001, 1031):
+for length in range(1001, 1001 + int(args[1])):
     h.action_run("set-model", d.custom(f"tiny --max-model-len {length}"))
     begun = time.monotonic()
     try:

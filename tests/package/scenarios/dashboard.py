@@ -6,6 +6,20 @@ import signal
 import time
 
 
+def processes():
+    """The command lines of what an engine consists of."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                line = file.read()
+        except OSError:
+            continue
+        if line.startswith(b"VLLM::") or b"vllm\0serve" in line:
+            found.append(line.replace(b"\0", b" ").decode())
+    return found
+
+
 class Dashboard:
     """The dashboard, the volumes, and the processes of one run."""
 
@@ -110,6 +124,7 @@ class Dashboard:
         begun = time.monotonic()
         self.h.stop()
         self.facts["stopping"] = time.monotonic() - begun
+        self.facts["left"] = processes()
         self.h.exit()
         self.facts["calls"] = self.calls()
         self.facts["errors"] = [e for e in self.h.events if e["type"] == "effect-error"]
