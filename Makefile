@@ -10,6 +10,7 @@ VLLM ?= $(shell command -v vllm || echo $(abspath $(VLLM_VENV))/bin/vllm)
 PORT ?= 8000
 MODEL_ARGS ?=
 SEEDS ?= 2000
+CHANGES ?= 300
 
 .DEFAULT_GOAL := help
 .PHONY: help setup vllm run test lint unit simulation process engine package states machines messages flags soak bench \
@@ -33,7 +34,7 @@ vllm: $(READY)  ## install the CPU build of vLLM beside the project, unless ther
 run: vllm  ## supervise a real vLLM with a tiny model, in the foreground; MODEL_ARGS='org/name …' serves another
 	@$(BIN)/python vllm/demo.py --engine $(VLLM) --port $(PORT) -- $(MODEL_ARGS)
 
-test: lint unit simulation process engine  ## all checks and all tiers
+test: lint unit simulation process engine package  ## all checks and all tiers
 
 lint: $(READY)  ## style, types, layers, generated pages
 	$(BIN)/ruff check .
@@ -56,6 +57,7 @@ process: $(READY)  ## real children and real files, with a rude fake engine
 engine: vllm  ## the real vLLM
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python -m pytest tests/engine
 
+# What it cannot do here, without root or without Node, it skips and says why.
 package: vllm  ## the StartOS package, as StartOS runs it; needs root, Node 20 and a registry of npm
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python -m pytest tests/package
 
@@ -72,8 +74,10 @@ messages: $(READY)  ## write docs/messages.md from the sentences
 flags: vllm  ## write the table of vLLM's flags from its parser
 	$$(sed -n '1s/^#! *//p' $(VLLM)) vllm/flag_table.py src/vllm_fsm/data
 
-soak: $(READY)  ## many more seeds; SEEDS=2000
+soak: vllm  ## many more seeds, and many more changes through the package; SEEDS=2000 CHANGES=300
 	$(BIN)/python benchmarks/soak.py --seeds $(SEEDS)
+	VLLM_FSM_TEST_VLLM=$(VLLM) VLLM_FSM_TEST_CHANGES=$(CHANGES) $(BIN)/python -m pytest -rP tests/package/test_life.py \
+	  -k no_change_is_lost
 
 bench: vllm  ## every figure of the README, in docs/figures.md
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python benchmarks/all.py

@@ -92,7 +92,7 @@ def lives(request, package, waiting, tmp_path_factory):
 
     asked = {name for item in request.session.items for name in item.fixturenames}
     begun = {
-        "real_life": live(package, "real_life", "real_life"),
+        "real_life": live(package, "real_life", "real_life", limit=300),
         "first_run": live(package, "first_run", "first_run"),
         "changes": live(package, "changes", "changes", words=[str(CHANGES)], limit=170 + 5 * CHANGES),
         "mishaps": live(package, "mishaps", "mishaps"),

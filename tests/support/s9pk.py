@@ -20,6 +20,41 @@ HARNESS = PROJECT / "tests" / "package" / "startos" / "s9harness.py"
 SCENARIOS = PROJECT / "tests" / "package" / "scenarios"
 
 
+NODE = 20
+PLAY = """
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/lower /mnt/upper /mnt/work /mnt/merged
+mount -t overlay overlay -o lowerdir=/mnt/lower,upperdir=/mnt/upper,workdir=/mnt/work /mnt/merged
+ip link set lo up
+"""
+"""What the stub of StartOS does first, in namespaces of its own."""
+
+
+def without_node() -> str | None:
+    """Say what is missing of the tools that build the package, if anything is."""
+    missing = [name for name in ("node", "npm", "npx", "make") if shutil.which(name) is None]
+    if missing:
+        return f"there is no {' and no '.join(missing)} on PATH"
+    version = subprocess.run(("node", "--version"), capture_output=True, text=True, check=True).stdout.strip()
+    if int(version.removeprefix("v").partition(".")[0]) < NODE:
+        return f"Node {NODE} or newer is needed, and this is {version}"
+    return None
+
+
+def without_namespaces() -> str | None:
+    """Say what is missing of root's means to play StartOS, if anything is."""
+    if os.geteuid() != 0:
+        return "root is needed, for namespaces and mounts"
+    unshare = ("unshare", "-m", "-n", "-p", "-f", "--mount-proc", "--propagation", "private", "sh", "-ec", PLAY)
+    try:
+        done = subprocess.run(unshare, capture_output=True, text=True, check=False, timeout=30)
+    except FileNotFoundError:
+        return "there is no unshare on PATH"
+    if done.returncode != 0:
+        return f"namespaces and overlays cannot be made ({' '.join(done.stderr.split())})"
+    return None
+
+
 def call(*command: str, **environment: str) -> str:
     """Run a command in the package's directory; return what it prints."""
     done = subprocess.run(
