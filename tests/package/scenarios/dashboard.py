@@ -27,7 +27,7 @@ class Dashboard:
         self.h, self.refused = h, refused
         self.facts = {}
 
-    def until(self, condition, timeout=20.0, what=""):
+    def until(self, condition, timeout=60.0, what=""):
         """Wait until `condition` gives something, and return it."""
         end = time.monotonic() + timeout
         while not (value := condition()):
@@ -35,7 +35,7 @@ class Dashboard:
             time.sleep(0.02)
         return value
 
-    def shows(self, result, part="", check="primary", timeout=20.0):
+    def shows(self, result, part="", check="primary", timeout=60.0):
         """Wait until a health check shows that, and return its message."""
 
         def shown():
