@@ -40,9 +40,13 @@ def bundles(tools, tmp_path_factory):
     """The bundle of each variant."""
     directories = {variant: tmp_path_factory.mktemp(variant) for variant in s9pk.VARIANTS}
     running = {variant: s9pk.bundle(variant, directory) for variant, directory in directories.items()}
-    for variant, process in running.items():
-        said, _ = process.communicate(timeout=170)
-        assert process.returncode == 0, f"{variant}: {said}"
+    try:
+        for variant, process in running.items():
+            said, _ = process.communicate(timeout=s9pk.PATIENCE)
+            assert process.returncode == 0, f"{variant}: {said}"
+    finally:
+        for process in running.values():
+            process.kill()
     return directories
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from support.s9pk import PROJECT, SOURCE, StartOS
+from support.s9pk import PATIENCE, PROJECT, SOURCE, StartOS
 from vllm_fsm.messages import ENGLISH
 
 VERSION = tomllib.loads((PROJECT / "vllm" / "version.toml").read_text())["vllm"]["version"]
@@ -92,9 +92,9 @@ def lives(request, package, waiting, tmp_path_factory):
 
     asked = {name for item in request.session.items for name in item.fixturenames}
     begun = {
-        "real_life": live(package, "real_life", "real_life", limit=300),
+        "real_life": live(package, "real_life", "real_life"),
         "first_run": live(package, "first_run", "first_run"),
-        "changes": live(package, "changes", "changes", words=[str(CHANGES)], limit=170 + 5 * CHANGES),
+        "changes": live(package, "changes", "changes", words=[str(CHANGES)], limit=PATIENCE + 20 * CHANGES),
         "mishaps": live(package, "mishaps", "mishaps"),
         "unfit": live(package, "unfit", "unfit"),
         "hearsay": live(waiting, "hearsay", "hearsay"),

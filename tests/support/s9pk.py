@@ -21,6 +21,8 @@ SCENARIOS = PROJECT / "tests" / "package" / "scenarios"
 
 
 NODE = 20
+PATIENCE = 600.0
+"""Seconds for a step of the build, or for a life: some ten times what it takes on two cores that do nothing else."""
 PLAY = """
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/lower /mnt/upper /mnt/work /mnt/merged
@@ -58,7 +60,7 @@ def without_namespaces() -> str | None:
 def call(*command: str, **environment: str) -> str:
     """Run a command in the package's directory; return what it prints."""
     done = subprocess.run(
-        command, cwd=SOURCE, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=170
+        command, cwd=SOURCE, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
@@ -71,7 +73,7 @@ def make(target: str, **variables: str) -> str:
 
 def bundle(variant: str, directory: Path) -> subprocess.Popen[str]:
     """Begin to bundle a variant into `directory/javascript`."""
-    command = ("npx", "--no-install", "ncc", "build", "startos/index.ts", "-o", str(directory / "javascript"))
+    command = ("node", "node_modules/.bin/ncc", "build", "startos/index.ts", "-o", str(directory / "javascript"))
     return subprocess.Popen(
         command,
         cwd=SOURCE,
@@ -134,7 +136,7 @@ class StartOS:
         hub_cache.keep(self.volumes / "main" / "models", "tiny")
 
     def live(
-        self, scenario: str, *, locale: str = "C.UTF-8", words: Iterable[str] = (), limit: float = 170
+        self, scenario: str, *, locale: str = "C.UTF-8", words: Iterable[str] = (), limit: float = PATIENCE
     ) -> dict[str, Any]:
         """Run a scenario from `scenarios/` with `words`, for `limit` seconds at most; return what it found out."""
         found = self.root / f"{scenario}.json"
