@@ -25,6 +25,8 @@ TASK = {
     }
 }
 STARTING = ["starting", "The controller is starting."]
+NOT_STARTING = ["failure", "The controller does not start. Check the service logs for errors."]
+"""What it becomes half a minute after the start."""
 NO_NEXT = ["disabled", "No other model is being downloaded."]
 
 
@@ -489,7 +491,8 @@ def test_no_installation_fails_for_want_of_a_controller(hearsay):
 
 @pytest.mark.parametrize("report", ["fromAnEarlierRun", "anotherBoot", "null"])
 def test_what_another_life_said_is_no_success(hearsay, report):
-    assert hearsay[report] == {"primary": STARTING, "download": NO_NEXT}
+    assert hearsay[report]["primary"] in (STARTING, NOT_STARTING)
+    assert hearsay[report]["download"] == NO_NEXT
 
 
 def test_a_report_is_shown_with_all_its_sentences(hearsay):

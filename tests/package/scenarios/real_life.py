@@ -21,7 +21,7 @@ h.init()
 arguments = "/data/tiny-model --dtype float32 --enforce-eager --served-model-name tiny --max-model-len 128"
 variables = [("VLLM_CPU_KVCACHE_SPACE", "1"), ("VLLM_NO_USAGE_STATS", "1"), ("DO_NOT_TRACK", "1")]
 h.action_run("set-model", d.custom(arguments, variables))
-d.tell(started=h.start(), ready=d.shows("success", timeout=240.0))
+d.tell(started=h.start(), ready=d.shows("success", timeout=480.0))
 key = h.action_run("get-api-credentials")["result"]["value"][0]["value"]
 d.tell(refused=ask("/v1/models")[0])
 text = ask("/v1/completions", key, {"model": "tiny", "prompt": "Hello", "max_tokens": 8, "ignore_eos": True})[1]
