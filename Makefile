@@ -10,6 +10,7 @@ VLLM ?= $(shell command -v vllm || echo $(abspath $(VLLM_VENV))/bin/vllm)
 PORT ?= 8000
 MODEL_ARGS ?=
 MINUTES ?= 30
+CHANGES ?= 300
 
 .DEFAULT_GOAL := help
 .PHONY: help setup vllm run test lint unit simulation process engine package states machines messages flags soak \
@@ -33,7 +34,7 @@ vllm: $(READY)  ## install the CPU build of vLLM beside the project, unless ther
 run: vllm  ## supervise a real vLLM with a tiny model, in the foreground; MODEL_ARGS='org/name …' serves another
 	@$(BIN)/python vllm/demo.py --engine $(VLLM) --port $(PORT) -- $(MODEL_ARGS)
 
-test: lint unit simulation process engine  ## all checks and all tiers
+test: lint unit simulation process engine package  ## all checks and all tiers
 
 lint: $(READY)  ## style, types, layers, generated pages
 	$(BIN)/ruff check .
@@ -56,6 +57,7 @@ process: $(READY)  ## real children and real files, with a rude fake engine
 engine: vllm  ## the real vLLM
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python -m pytest tests/engine
 
+# What it cannot do here, without root or without Node, it skips and says why.
 package: vllm  ## the StartOS package, as StartOS runs it; needs root, Node 20, and the registries of npm and Python
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python -m pytest tests/package
 
@@ -72,14 +74,19 @@ messages: $(READY)  ## write docs/messages.md from the sentences
 flags: vllm  ## write the table of vLLM's flags from its parser
 	$$(sed -n '1s/^#! *//p' $(VLLM)) vllm/flag_table.py src/vllm_fsm/data
 
-soak: $(READY)  ## ten million events in seeded worlds, at most MINUTES=30
+soak: vllm  ## ten million events in seeded worlds, at most MINUTES=30; CHANGES=300 through the package
 	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
+	VLLM_FSM_TEST_VLLM=$(VLLM) VLLM_FSM_TEST_CHANGES=$(CHANGES) $(BIN)/python -m pytest -rP tests/package/test_life.py \
+	  -k no_change_is_lost
 
 situations: $(READY)  ## visit every situation that can be reached, at most MINUTES=30
 	$(BIN)/python benchmarks/situations.py --minutes $(MINUTES)
 
 mutations: $(READY)  ## make deliberate defects in core/; which tier finds each
 	$(BIN)/python benchmarks/mutations.py
+
+chaos: $(READY)  ## a thousand cycles of random acts on a real controller
+	$(BIN)/python benchmarks/chaos.py
 
 bench: vllm  ## every figure of the README, in docs/figures.md
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python benchmarks/all.py
@@ -91,7 +98,10 @@ constraints:  ## take in new versions of the dependencies, with their hashes
 	$(BIN)/python -m venv build/uv && build/uv/bin/pip install --quiet uv
 	build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --group dev pyproject.toml -o constraints.txt
+	build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --resolution lowest-direct --only-binary :all: pyproject.toml -o tests/package/lowest.txt \
+	  --no-emit-package nvidia-ml-py --no-emit-package six --no-emit-package structlog --no-emit-package transitions
 
 clean:  ## remove everything that was made here
-	rm -rf s9pk/node_modules s9pk/javascript s9pk/assets/lib s9pk/assets/build vllm/source vllm/docker
+	rm -rf s9pk/node_modules s9pk/javascript s9pk/assets/lib s9pk/assets/build s9pk/assets/needs vllm/source vllm/docker
 	rm -rf $(VENV) .run build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

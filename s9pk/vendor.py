@@ -4,7 +4,8 @@
     python3 vendor.py VARIANT
 
 `assets/lib` is made anew: `vllm_fsm` from the sources beside this package, and the packages of BESIDE from the versions
-and hashes of `constraints.txt`. `assets/build` says for which build of vLLM the package is. Needs pip and a registry.
+and hashes of `constraints.txt`. `assets/build` says for which build of vLLM the package is, `assets/needs` what the
+image has to have. Needs pip and a registry.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,6 +46,23 @@ def pins(constraints: str, names: Iterable[str]) -> str:
     return "".join(found[name].rstrip() + "\n" for name in names)
 
 
+def needs(project: str) -> str:
+    """Return what is to come with the image's vLLM, by `pyproject.toml`: lines of a name and its lowest version.
+
+    Raises:
+        ValueError: a requirement has no lowest version, or more than that.
+    """
+    lines = []
+    for requirement in tomllib.loads(project)["project"]["dependencies"]:
+        name, _, lowest = requirement.partition(">=")
+        if name in BESIDE:
+            continue
+        if not re.fullmatch(r"[\d.]+", lowest):
+            raise ValueError(f"pyproject.toml: {requirement} is not just a name and a lowest version")
+        lines.append(f"{name} {lowest}\n")
+    return "".join(lines)
+
+
 def vendor(variant: str, assets: Path = ASSETS) -> None:
     """Fill `assets`.
 
@@ -65,6 +84,7 @@ def vendor(variant: str, assets: Path = ASSETS) -> None:
     shutil.rmtree(library, ignore_errors=True)
     fresh.rename(library)
     (assets / "build").write_text(BUILDS[variant] + "\n")
+    (assets / "needs").write_text(needs((PROJECT / "pyproject.toml").read_text()))
 
 
 def _fetch(requirements: str, directory: Path) -> list[Path]:

@@ -34,6 +34,20 @@ export class Health {
   private readonly started = Date.now()
   /** Whether the kernel's list has shown the lock: only then does its absence mean anything. */
   private seen = false
+  /** The last line on standard error, and when it came. */
+  private said: { line: string; at: number } | null = null
+
+  /** Takes what comes from there: what keeps a controller from running has no other way to be told. */
+  heard = (chunk: Buffer) => {
+    process.stderr.write(chunk)
+    const lines = chunk.toString().split('\n')
+    const last = lines
+      .map((line) => line.trim())
+      .filter(Boolean)
+      .pop()
+    if (last !== undefined)
+      this.said = { line: last.slice(0, 300), at: Date.now() }
+  }
 
   /** What vLLM does. */
   primary = () =>
@@ -71,24 +85,28 @@ export class Health {
 
   private async report(): Promise<Report | Shown> {
     const alive = await this.locked()
+    const path = ownPath('health.json')
+    const age = await stat(path).then(
+      ({ mtimeMs }) => ({
+        beat: mtimeMs,
+        quiet: Date.now() - mtimeMs,
+      }),
+      (error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOENT' || this.said) return null
+        throw error
+      },
+    )
+    // A controller that runs means it otherwise: what it says stands in its file.
+    if (alive || (age !== null && this.said && age.beat > this.said.at))
+      this.said = null
+    if (this.said !== null) return ended(this.said.line)
     if (alive === false && this.seen) {
       return {
         result: 'failure',
         message: i18n('The controller has ended. It is being started again.'),
       }
     }
-    const path = ownPath('health.json')
-    const age = await stat(path).then(
-      ({ mtimeMs }) => ({
-        life: mtimeMs - this.started,
-        quiet: Date.now() - mtimeMs,
-      }),
-      (error: NodeJS.ErrnoException) => {
-        if (error.code === 'ENOENT') return null
-        throw error
-      },
-    )
-    if (age === null || age.life < 0 || alive === false)
+    if (age === null || age.beat < this.started || alive === false)
       return starting(this.started)
     if (age.quiet > stale) {
       const seconds = String(Math.round(age.quiet / 1000))
@@ -122,6 +140,16 @@ export class Health {
         .some((row) => row.includes('OFDLCK') && row.includes(`:${lock.ino} `))
     this.seen ||= held
     return held || this.seen ? held : null
+  }
+}
+
+function ended(said: string): Shown {
+  return {
+    result: 'failure',
+    message: i18n(
+      'The controller has ended (${said}). It is being started again.',
+      { said },
+    ),
   }
 }
 

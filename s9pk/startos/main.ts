@@ -22,7 +22,12 @@ export const main = sdk.setupMain(async ({ effects }) => {
         mounts(),
         'vllm',
       ),
-      exec: { command: runCommand, sigtermTimeout },
+      exec: {
+        command: runCommand,
+        sigtermTimeout,
+        onStdout: (chunk: Buffer) => process.stdout.write(chunk),
+        onStderr: health.heard,
+      },
       ready: {
         display: i18n('vLLM API'),
         fn: health.primary,

@@ -13,8 +13,10 @@ from vllm_fsm.messages import ENGLISH
 I18N = s9pk.SOURCE / "startos" / "i18n"
 FOREIGN = ("es_ES", "de_DE", "pl_PL", "fr_FR")
 LITERAL = r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\""""
-ACTIONS = dict.fromkeys(("NoModel", "BadArguments", "ArgumentsRefused", "FixOffered"), "Set Model") | dict.fromkeys(
-    ("DiskFull", "VolumeFull", "VolumeFullFor"), "Delete Model Cache"
+ACTIONS = (
+    dict.fromkeys(("NoModel", "BadArguments", "ArgumentsRefused", "FixOffered"), "Set Model")
+    | dict.fromkeys(("DiskFull", "VolumeFull", "VolumeFullFor"), "Delete Model Cache")
+    | {"KeyRotatable": "Rotate API Key"}
 )
 """Sentences that name an action."""
 

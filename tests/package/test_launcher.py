@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tomllib
@@ -15,7 +16,8 @@ from support.wait import wait_for
 
 vendor = load(s9pk.SOURCE / "vendor.py")
 CONSTRAINTS = (s9pk.PROJECT / "constraints.txt").read_text()
-NEEDED = tomllib.loads((s9pk.PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
+PYPROJECT = (s9pk.PROJECT / "pyproject.toml").read_text()
+NEEDED = tomllib.loads(PYPROJECT)["project"]["dependencies"]
 
 METADATA = """
 import json, sys
@@ -52,7 +54,7 @@ print(json.dumps({one.name: [canonicalize_name(one.name) in asked, versions.get(
 def image(tmp_path, assets):
     """Runs the launcher in an image whose `vllm` begins with a given line."""
 
-    def run(first, *words, second="", path="", **options):
+    def run(first, *words, second="", path="", assets=assets, **options):
         script = tmp_path / "bin" / "vllm"
         script.parent.mkdir(exist_ok=True)
         script.write_text(f"{first}\n{second}\nraise SystemExit('this is vllm')\n")
@@ -101,6 +103,24 @@ def test_what_travels_is_the_controller_and_pure_python(assets):
     assert list(library.rglob("*.so")) == []
     assert not (library / "example.py").exists()
     assert sum(path.stat().st_size for path in library.rglob("*") if path.is_file()) < 4 << 20
+
+
+def test_what_the_image_has_to_have_is_known_to_the_launcher():
+    rest = [one for one in NEEDED if re.split(r"[<>=!~ ]", one)[0] not in vendor.BESIDE]
+    assert vendor.needs(PYPROJECT).splitlines() == [one.replace(">=", " ") for one in rest]
+    with pytest.raises(ValueError, match="h11==1 is not just a name and a lowest version"):
+        vendor.needs('project.dependencies = ["h11==1"]')
+
+
+def test_an_image_with_old_packages_is_refused_by_name(assets, image, python, tmp_path):
+    """The versions are those of a real environment; here more is asked of them than any will ever have."""
+    asked = tmp_path / "assets"
+    shutil.copytree(assets, asked)
+    (asked / "needs").write_text("pydantic 999.1\nh11 0.14\nleft-pad 1\n")
+    done = image(f"#!{python}", "--version", assets=asked)
+    assert done.returncode == 70
+    old = r"pydantic 2\.[\d.]+, and 999\.1 is the lowest version that will do"
+    assert re.fullmatch(rf"vllm-fsm: the image of vLLM has {old}; no left-pad\n", done.stderr)
 
 
 def test_it_runs_on_the_interpreter_of_vllm(image, python):
@@ -162,23 +182,12 @@ def test_it_keeps_an_engine(assets, tmp_path):
     hub_cache.keep(data / "models", "tiny")
     public.mkdir()
     (data / "store.json").write_text(json.dumps({"serveArgs": ["tiny"]}))
-    command = (
-        "sh",
-        str(assets / "vllm-fsm"),
-        "run",
-        "--data",
-        str(data),
-        "--public",
-        str(public),
-        "--run-dir",
-        str(own),
-    )
     daemon = subprocess.Popen(
-        (*command, "--state-dir", str(own), "--port", port, "--host", "127.0.0.1"),
+        s9pk.daemon(assets, data, public, port),
         env={"PATH": f"{script.parent}:/usr/bin:/bin"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
-        report = wait_for(lambda: ready(own / "health.json"), 20.0, "ready")
+        report = wait_for(lambda: s9pk.ready(own), 20.0, "ready")
         assert report["result"] == "success"
         daemon.send_signal(signal.SIGTERM)
         said, _ = daemon.communicate(timeout=20)
@@ -186,11 +195,3 @@ def test_it_keeps_an_engine(assets, tmp_path):
         daemon.kill()
         daemon.wait()
     assert daemon.returncode == 0, said
-
-
-def ready(path):
-    try:
-        report = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    return report if report["state"] == "Ready" else None

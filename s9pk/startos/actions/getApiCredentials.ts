@@ -1,8 +1,7 @@
-import { T } from '@start9labs/start-sdk'
 import { act } from '../controller'
 import { i18n } from '../i18n'
-import { apiInterface, host, port } from '../interfaces'
 import { sdk } from '../sdk'
+import { access } from './access'
 
 export const getApiCredentials = sdk.Action.withoutInput(
   'get-api-credentials',
@@ -16,67 +15,6 @@ export const getApiCredentials = sdk.Action.withoutInput(
     group: null,
     visibility: 'enabled',
   },
-  async ({ effects }) => {
-    const done = await act(effects, 'get-api-credentials')
-    const key = (done.values as { id: string; value: string }[]).find(
-      ({ id }) => id === 'apiKey',
-    )
-    if (key === undefined) throw new Error('The controller gave no key')
-    const single = (
-      name: string,
-      description: string | null,
-      value: string,
-      masked: boolean,
-    ) => ({
-      type: 'single' as const,
-      name,
-      description,
-      value,
-      copyable: true,
-      qr: false,
-      masked,
-    })
-    const urls = await addresses(effects)
-    return {
-      version: '1',
-      title: i18n('API Key'),
-      message: i18n(
-        'The base URL is an address of the API interface with /v1 behind it.',
-      ),
-      result: {
-        type: 'group',
-        value: [
-          single(
-            i18n('API Key'),
-            i18n('Sent by clients as a bearer token'),
-            key.value,
-            true,
-          ),
-          ...urls.map((url) =>
-            single(
-              i18n('Base URL'),
-              null,
-              `${url.replace(/\/+$/, '')}/v1`,
-              false,
-            ),
-          ),
-        ],
-      },
-    }
-  },
+  async ({ effects }) =>
+    access(effects, await act(effects, 'get-api-credentials')),
 )
-
-/** How clients reach the service. None is no reason to withhold the key. */
-async function addresses(effects: T.Effects): Promise<string[]> {
-  try {
-    const own = await sdk.host.getOwn(effects, host).once()
-    return (
-      own?.bindings[port]?.interfaces[
-        apiInterface
-      ]?.addressInfo.nonLocal.format() ?? []
-    )
-  } catch (error) {
-    console.error(String(error))
-    return []
-  }
-}

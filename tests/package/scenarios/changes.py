@@ -9,13 +9,16 @@ h.init()
 h.action_run("set-model", d.custom("tiny --max-model-len 1000"))
 h.start()
 d.shows("success")
+PATIENCE = 20.0
+"""Seconds after which a change is lost: the watch would look by itself after 30."""
 lost, took = [], []
-for length in range(1001, 1031):
+for length in range(1001, 1001 + int(args[1])):
     h.action_run("set-model", d.custom(f"tiny --max-model-len {length}"))
     begun = time.monotonic()
     try:
         d.until(
-            lambda length=length: (d.report() or {}).get("active", {}).get("arguments", [])[-1:] == [str(length)], 5.0
+            lambda length=length: (d.report() or {}).get("active", {}).get("arguments", [])[-1:] == [str(length)],
+            PATIENCE,
         )
     except AssertionError:
         lost.append(length)

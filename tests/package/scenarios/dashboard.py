@@ -6,6 +6,20 @@ import signal
 import time
 
 
+def processes():
+    """The command lines of what an engine consists of."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                line = file.read()
+        except OSError:
+            continue
+        if line.startswith(b"VLLM::") or b"vllm\0serve" in line:
+            found.append(line.replace(b"\0", b" ").decode())
+    return found
+
+
 class Dashboard:
     """The dashboard, the volumes, and the processes of one run."""
 
@@ -13,7 +27,7 @@ class Dashboard:
         self.h, self.refused = h, refused
         self.facts = {}
 
-    def until(self, condition, timeout=20.0, what=""):
+    def until(self, condition, timeout=60.0, what=""):
         """Wait until `condition` gives something, and return it."""
         end = time.monotonic() + timeout
         while not (value := condition()):
@@ -21,7 +35,7 @@ class Dashboard:
             time.sleep(0.02)
         return value
 
-    def shows(self, result, part="", check="primary", timeout=20.0):
+    def shows(self, result, part="", check="primary", timeout=60.0):
         """Wait until a health check shows that, and return its message."""
 
         def shown():
@@ -72,6 +86,36 @@ class Dashboard:
         calls = [e for e in self.h.events[since:] if e["type"] == "effect" and e["method"] == method]
         return [call["params"] for call in calls]
 
+    def looks(self, since=0, check="primary"):
+        """What a health check has shown, each once in a row."""
+        shown = [[p["result"], p["message"]] for p in self.effects("set-health", since) if p["id"] == check]
+        return [look for i, look in enumerate(shown) if i == 0 or shown[i - 1] != look]
+
+    def unfounded(self):
+        """What was shown as a success without the controller's being Ready, or having been a second before."""
+        state, left, found = None, 0.0, []
+        for event in self.h.events:
+            if event["type"] == "log" and '"event": "transition"' in event["line"]:
+                said = json.loads(event["line"])
+                if state == "Ready":
+                    left = event["t"]
+                state = said["to"]
+            elif event["type"] == "effect" and event["method"] == "set-health":
+                shown = event["params"]
+                if shown["result"] == "success" and state != "Ready" and event["t"] - left > 1.0:
+                    found.append(shown)
+        return found
+
+    def calls(self):
+        """Every call to the host with its parameters, each once; which run asked and which container is left out."""
+        found = []
+        for event in self.h.events:
+            if event["type"] == "effect":
+                params = {k: v for k, v in event["params"].items() if k not in ("eventId", "guid")}
+                if [event["method"], params] not in found:
+                    found.append([event["method"], params])
+        return found
+
     def tell(self, **facts):
         self.facts |= facts
 
@@ -80,7 +124,10 @@ class Dashboard:
         begun = time.monotonic()
         self.h.stop()
         self.facts["stopping"] = time.monotonic() - begun
+        self.facts["left"] = processes()
         self.h.exit()
+        self.facts["calls"] = self.calls()
+        self.facts["errors"] = [e for e in self.h.events if e["type"] == "effect-error"]
         self.facts["logged"] = [e["line"] for e in self.h.events if e["type"] == "log"]
         with open(path, "w") as file:
             json.dump(self.facts, file)

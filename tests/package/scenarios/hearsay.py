@@ -31,8 +31,8 @@ def looked():
     """Wait for a look of both checks that began after this, and return what they show."""
     mark = h.mark()
     for check in ("primary", "primary", "download"):
-        event = h.wait(lambda e, c=check: e.get("method") == "set-health" and e["params"]["id"] == c, 10, mark)
-        assert event is not None, f"no look of {check} within 10 s"
+        event = h.wait(lambda e, c=check: e.get("method") == "set-health" and e["params"]["id"] == c, 30, mark)
+        assert event is not None, f"no look of {check} within 30 s"
         mark = h.events.index(event) + 1
     return {check: [health["result"], health["message"]] for check, health in h.health.items()}
 

@@ -26,7 +26,7 @@ d.tell(afterKill=[look["result"] for look in looks if look["id"] == "primary"])
 
 # Quiet for longer than a heartbeat: stuck.
 d.kill(signal.SIGSTOP)
-d.tell(stuck=d.shows("failure", " s. ", timeout=25.0))
+d.tell(stuck=d.shows("failure", " s. ", timeout=60.0))
 d.kill(signal.SIGCONT)
 d.tell(awake=d.shows("success"))
 

@@ -35,6 +35,8 @@ class Harness:
         self.actions = {}         # exported actions
         self.interfaces = {}
         self.bindings = []
+        self.addresses = []       # HostnameInfo: how clients could reach a binding
+        self.public_enabled = []  # public addresses that the user has switched on, as host:port
         self.data_version = None
         self.desired = "stopped"  # stopped | running | restarting
         self.restart_again = False
@@ -102,6 +104,7 @@ class Harness:
         assets = os.path.join(self.a.package, "assets")
         if os.path.isdir(assets):
             sh(f"mount --bind {assets} /media/startos/assets")
+            sh("mount -o remount,bind,ro /media/startos/assets")  # a squashfs there
         if self.a.backup_dir:
             os.makedirs(self.a.backup_dir, exist_ok=True)
             sh(f"mount --bind {os.path.abspath(self.a.backup_dir)} /media/startos/backup")
@@ -273,6 +276,8 @@ class Harness:
             return self.interfaces
         if m == "get-service-interface":
             return self.interfaces.get(p.get("serviceInterfaceId"))
+        if m == "get-host-info":
+            return self.host(p["hostId"])
         if m == "get-container-ip":
             return "10.0.3.10"
         if m == "get-os-ip":
@@ -282,6 +287,21 @@ class Harness:
         if m == "get-service-manifest":
             return self.manifest
         return None
+
+    def host(self, host_id):
+        """The type Host of the SDK, from what was bound and exported; None for one that nothing is bound to."""
+        bound = {}
+        for b in self.bindings:
+            if b["id"] == host_id:
+                own = {i: {k: v for k, v in x.items() if k != "id"} | {"id": i} for i, x in self.interfaces.items()
+                       if (x["addressInfo"]["hostId"], x["addressInfo"]["internalPort"]) == (host_id, b["internalPort"])}
+                bound[b["internalPort"]] = {
+                    "enabled": True, "options": {k: v for k, v in b.items() if k not in ("id", "internalPort")},
+                    "net": {"assignedPort": 49152, "assignedSslPort": 49153}, "interfaces": own,
+                    "addresses": {"enabled": self.public_enabled, "disabled": [], "guaWan": [], "available": self.addresses}}
+        if not bound:
+            return None
+        return {"bindings": bound, "bindingRanges": {}, "publicDomains": {}, "privateDomains": {}, "portForwards": []}
 
     def create_fs(self, image, name):
         if image not in self.manifest["images"]:

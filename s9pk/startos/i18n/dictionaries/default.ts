@@ -48,6 +48,11 @@ const dict = {
   '${model} was deleted: ${size} are free again.': 43,
   'is served': 44,
   'is selected': 45,
+  'Rotate API Key': 46,
+  'Replace the key by a new one': 47,
+  'Every client and every service that uses the API needs the new key. A running model is started anew with it.': 48,
+  'The key could not be read; the old file is kept as ${file}.': 49,
+  'The controller has ended (${said}). It is being started again.': 50,
 } as const
 
 export type LangDict = Record<(typeof dict)[keyof typeof dict], string>
