@@ -175,6 +175,8 @@ class Controller:
         self.record = Record(config.state)
         self._unrecorded: int | None = None
         """The start of which a line could not be recorded."""
+        self._unwritten = False
+        """The history could not be written; said once."""
         self.driver.handlers = {
             fx.StartEngine: self.engine.start,
             fx.TerminateEngine: self.engine.terminate,
@@ -330,8 +332,13 @@ class Controller:
         def record(before: Snapshot, event: ev.Event, after: Snapshot) -> None:
             entry = observe(before, event, after)
             if entry is not None:
-                with contextlib.suppress(OSError):
+                try:
                     self.history.append(self._scrub({"time": self._now(), **entry}))
+                    self._unwritten = False
+                except OSError as error:
+                    if not self._unwritten:
+                        self._unwritten = True
+                        self.log("history-not-written", error=str(error))
 
         return record
 

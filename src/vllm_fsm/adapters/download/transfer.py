@@ -15,6 +15,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from vllm_fsm.adapters.download.hub import Cut, Hub
+from vllm_fsm.files import own
 from vllm_fsm.weights.hub_cache import PIECE, Entry, RepoFolder
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Transfer:
 
     @contextmanager
     def _partial(self, entry: Entry) -> Iterator[int]:
-        file = os.open(self._folder.partial(entry), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        file = own.open_to_write(self._folder.partial(entry), os.O_RDWR | os.O_CREAT, 0o644)
         try:
             yield file
         finally:
