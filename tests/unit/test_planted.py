@@ -173,7 +173,9 @@ def test_the_history(tmp_path: Path, plant: Plant, name: str) -> None:
         in_time(append_and_read)
 
 
-@pytest.mark.parametrize("place", [record.NAME, f"{record.NAME}/00000001-1.000000.log", f"{record.NAME}/99999999-1.000000.log"])
+@pytest.mark.parametrize(
+    "place", [record.NAME, f"{record.NAME}/00000001-1.000000.log", f"{record.NAME}/99999999-1.000000.log"]
+)
 @pytest.mark.parametrize("plant", PLANTED)
 def test_what_the_engine_printed(tmp_path: Path, plant: Plant, place: str) -> None:
     ours = prepared(tmp_path)
@@ -188,7 +190,9 @@ def test_what_the_engine_printed(tmp_path: Path, plant: Plant, place: str) -> No
                 lines = list(record.read(ours, record.latest(ours, attempt)))
                 assert PRECIOUS.decode() not in lines
             if "/" in place:
-                assert list(record.read(ours, record.latest(ours))) == ["a line"], "the latest start is what was written last"
+                assert list(record.read(ours, record.latest(ours))) == ["a line"], (
+                    "the latest start is what was written last"
+                )
 
     with safe(tmp_path) as precious:
         (ours / place).parent.mkdir(exist_ok=True)
@@ -232,7 +236,13 @@ def test_a_scratch_folder_that_is_a_link_is_not_emptied(tmp_path: Path) -> None:
         scratch.remove(made)
 
 
-CACHED = ["refs/main", f".vllm-fsm/{COMMIT}.json", f"trees/{COMMIT}.json", ".vllm-fsm/boot", f"snapshots/{COMMIT}/config.json"]
+CACHED = [
+    "refs/main",
+    f".vllm-fsm/{COMMIT}.json",
+    f"trees/{COMMIT}.json",
+    ".vllm-fsm/boot",
+    f"snapshots/{COMMIT}/config.json",
+]
 
 
 @pytest.mark.parametrize("place", CACHED)
