@@ -37,6 +37,10 @@ STARTED: Final = "engine-started"
 EXITED: Final = "engine-exited"
 DOWNLOAD: Final = "download"
 DOWNLOAD_FAILED: Final = "download-failed"
+INDENTED: Final = "\n" + " " * 9
+"""How a line goes on, on a terminal."""
+BREAKING: Final = frozenset(' "=\t')
+"""What a value is quoted for, on a terminal. Line ends stay: a traceback is for people."""
 PROGRESS_EVERY: Final = 10.0
 """Seconds between two lines about a download, at least."""
 
@@ -121,6 +125,11 @@ def _json(_logger: object, _method: str, fields: Fields) -> str:
 
 
 def _for_people(_logger: object, _method: str, fields: Fields) -> str:
+    # Whatever a value holds, no line but ours begins with the time.
+    return _told(fields).replace("\n", INDENTED)
+
+
+def _told(fields: Fields) -> str:
     clock = str(fields.pop("time"))[11:19]
     event = fields.pop("event")
     if event == ENGINE_LINE:
@@ -132,8 +141,15 @@ def _for_people(_logger: object, _method: str, fields: Fields) -> str:
         return f"{clock} · engine {fields['from']} → {fields['to']} (start {fields['attempt']})"
     if event == DOWNLOAD:
         return f"{clock} ⇣ {health.told(fields)}"
-    shown = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+    shown = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items() if value is not None)
     return f"{clock} · {event} {shown}".rstrip()
+
+
+def _quoted(value: object) -> str:
+    """Return a value that cannot be taken for more fields: in quotes, as JSON, where it has a blank or is no text."""
+    if isinstance(value, str) and value and not set(value) & BREAKING:
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _structlog() -> Any:

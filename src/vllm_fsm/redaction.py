@@ -128,7 +128,7 @@ class Redactor:
         return self.scrub(plain(text))
 
     def scrub_value(self, value: object) -> object:
-        """Return `value` fit for the log: texts scrubbed at every level, a `Secret` as `***`, the unknown as text.
+        """Return `value` fit for the log: at every level texts as `line` has them, a `Secret` as `***`, others as text.
 
         Mappings come back as dicts, sets and lists as lists, tuples as tuples, exceptions as `Type: message`,
         enumeration members as their values; numbers, booleans and None as they are. Field names and `OWN_WORDS` stay:
@@ -140,20 +140,20 @@ class Redactor:
         if value is None or isinstance(value, (bool, int, float)):
             return value
         if isinstance(value, str):
-            return str(value) if value in OWN_WORDS else self.scrub(value)
+            return str(value) if value in OWN_WORDS else self.line(value)
         if isinstance(value, Secret):
             return MASK
         if isinstance(value, Enum):
             return self._value(value.value, levels - 1)
         if isinstance(value, PurePath):
-            return self.scrub(str(value))
+            return self.line(str(value))
         if isinstance(value, BaseException):
-            return self.scrub(f"{type(value).__name__}: {_text(value)}")
+            return self.line(f"{type(value).__name__}: {_text(value)}")
         if not levels:
             return "…"
         if isinstance(value, Mapping):
             return {
-                self.scrub(key) if isinstance(key, str) and not key.isidentifier() else key: self._value(
+                self.line(key) if isinstance(key, str) and not key.isidentifier() else key: self._value(
                     item, levels - 1
                 )
                 for key, item in value.items()
@@ -162,7 +162,7 @@ class Redactor:
             return tuple(self._value(item, levels - 1) for item in value)
         if isinstance(value, (list, Set)):
             return [self._value(item, levels - 1) for item in value]
-        return self.scrub(_text(value, repr_=True))
+        return self.line(_text(value, repr_=True))
 
 
 def sounds_secret(name: str, value: str) -> bool:
