@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from vllm_fsm import health, journal
+from vllm_fsm import health, journal, lock
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.download.downloader import Downloader
 from vllm_fsm.adapters.gpu_memory import GpuMemory
@@ -31,6 +31,7 @@ from vllm_fsm.core import events as ev
 from vllm_fsm.core.snapshot import Snapshot, Target
 from vllm_fsm.driver import Driver
 from vllm_fsm.history import History
+from vllm_fsm.last_words import forbid_core_dumps, redact_tracebacks
 from vllm_fsm.lock import DirectoryLock
 from vllm_fsm.record import Record
 from vllm_fsm.redaction import Redactor
@@ -70,6 +71,7 @@ async def run(
         Held: another controller holds one of the directories.
         Unusable: a directory cannot be used.
     """
+    forbid_core_dumps()
     locks = _lock(config)
     try:
         # What an earlier life of ours said last is not true any more. No file: the controller is starting.
@@ -77,8 +79,8 @@ async def run(
             (config.run_dir / HEALTH).unlink()
         return await Controller(config, locks, settings or {}, pace or {}).run()
     finally:
-        for lock in locks:
-            lock.release()
+        for taken in locks:
+            taken.release()
 
 
 def _lock(config: Config) -> list[DirectoryLock]:
@@ -87,7 +89,7 @@ def _lock(config: Config) -> list[DirectoryLock]:
     seen = set()
     for directory in (config.run_dir, config.state, config.data / STATE):
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(lock.MODE, parents=True, exist_ok=True)
             identity = os.stat(directory).st_dev, os.stat(directory).st_ino
             if identity not in seen:
                 locks.append(DirectoryLock(directory))
@@ -134,6 +136,7 @@ class Controller:
         self.wall = Wall()
         self.redactor = Redactor()
         self.redactor.know_environment(os.environ.items())
+        redact_tracebacks(self.redactor)
         console = config.log_format == "console" or (config.log_format == "auto" and sys.stdout.isatty())
         self.lines = LogStream(sys.stdout.fileno())
         self.log = journal.logger(self.lines, self.redactor.scrub_value, self._now, console=console)
@@ -281,10 +284,10 @@ class Controller:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT)
-            for lock in self.locks:
-                if not lock.intact:
+            for taken in self.locks:
+                if not taken.intact:
                     self.log("directory-taken-anew")
-                    lock.renew()
+                    taken.renew()
             lost, self.lines.lost = self.lines.lost, 0
             if lost:
                 self.log("log-lines-lost", count=lost)

@@ -141,6 +141,8 @@ def _told(fields: Fields) -> str:
         return f"{clock} · engine {fields['from']} → {fields['to']} (start {fields['attempt']})"
     if event == DOWNLOAD:
         return f"{clock} ⇣ {health.told(fields)}"
+    if "traceback" in fields:
+        return f"{clock} · {event}\n{fields['traceback']}".rstrip()
     shown = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items() if value is not None)
     return f"{clock} · {event} {shown}".rstrip()
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = "lock"
+MODE = 0o755
+"""Of a directory that we make: nobody else writes there, whatever the umask allows."""
 _FLOCK = struct.Struct("hhqqi4x")
 _WHOLE = (os.SEEK_SET, 0, 0, 0)
 
@@ -63,7 +65,7 @@ class DirectoryLock:
 
 def _take(directory: Path) -> int:
     """Make and lock the lock file; return its descriptor."""
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(MODE, parents=True, exist_ok=True)
     file = own.open_to_write(directory / NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.fcntl(file, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE))
