@@ -30,13 +30,15 @@ class History:
             OSError: it could not be written.
         """
         line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
-        descriptor = own.open_to_write(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        descriptor = own.open_to_write(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         with open(descriptor, "ab") as file:
             os.fchmod(descriptor, 0o600)
-            if file.tell() and file.tell() + len(line) > LIMIT:
+            size = file.tell()
+            if size and size + len(line) > LIMIT:
                 os.replace(self._path, self._older)
             else:
-                file.write(line)
+                # What a power cut left of a line takes no other with it.
+                file.write((b"\n" if size and os.pread(descriptor, 1, size - 1) != b"\n" else b"") + line)
                 return
         self.append(entry)
 

@@ -102,4 +102,3 @@ def test_an_engine_ends_with_a_controller_that_the_kernel_killed(tmp_path: Path,
     with Controller(tmp_path) as after:
         after.says("transition", to="Ready")
         assert not after.events("leftovers-remain")
-        assert after.stop() == 0
