@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from support import cuts
 from vllm_fsm import history, record, request
 from vllm_fsm.adapters import health_file

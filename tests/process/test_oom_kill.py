@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
 from support.controller import Controller
 from support.wait import wait_for
 
