@@ -10,6 +10,7 @@ VLLM ?= $(shell command -v vllm || echo $(abspath $(VLLM_VENV))/bin/vllm)
 PORT ?= 8000
 MODEL_ARGS ?=
 SEEDS ?= 2000
+INPUTS ?= 1000000
 
 .DEFAULT_GOAL := help
 .PHONY: help setup vllm run test lint unit simulation process engine package states machines messages flags soak bench \
@@ -72,8 +73,9 @@ messages: $(READY)  ## write docs/messages.md from the sentences
 flags: vllm  ## write the table of vLLM's flags from its parser
 	$$(sed -n '1s/^#! *//p' $(VLLM)) vllm/flag_table.py src/vllm_fsm/data
 
-soak: $(READY)  ## many more seeds; SEEDS=2000
+soak: $(READY)  ## many more seeds, and a million hostile inputs; SEEDS=2000 INPUTS=1000000
 	$(BIN)/python benchmarks/soak.py --seeds $(SEEDS)
+	$(BIN)/python benchmarks/fuzz.py --inputs $(INPUTS)
 
 bench: vllm  ## every figure of the README, in docs/figures.md
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python benchmarks/all.py

@@ -54,10 +54,11 @@ _SETTING = re.compile(r"true|false|none|null|auto|yes|no|on|off|-?[0-9.]{1,10}",
 # Each pattern takes time proportional to the text: neighbouring parts share no characters, or are bounded.
 
 _HUB_TOKEN = re.compile(
-    r"(?<![A-Za-z0-9])(?:hf|api_org)_(?:oauth_[\w.\-]{8,}|[A-Za-z0-9]{20,}|(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{8,})"
+    r"(?:hf|api_org)_[A-Za-z0-9]{20,}"
+    r"|(?<![A-Za-z0-9])(?:hf|api_org)_(?:oauth_[\w.\-]{8,}|(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{8,})"
 )
-"""Hub tokens are `hf_` and 34 letters and digits. Shorter ones count when they don't look like a name: `hf_overrides`
-and `hf_transfer` are names."""
+"""Hub tokens are `hf_` and 34 letters and digits, whatever stands before them (`%3D` in an address). Shorter ones count
+when they don't look like a name: `hf_overrides` and `hf_transfer` are names."""
 
 _URL_PASSWORD = re.compile(r"(://[^\s/:@\"'<>]*:)[^\s/\"'<>]+@")
 

@@ -228,6 +228,11 @@ def test_a_structure_that_holds_itself_ends() -> None:
     assert "…" in repr(found)
 
 
+@pytest.mark.parametrize("before", ["token%3D", "a%20", "ready", "x=", "9"])
+def test_a_hub_token_is_seen_behind_anything(before: str) -> None:
+    assert Redactor().scrub(f"{before}hf_{'aB3' * 11}x&more") == f"{before}***&more"
+
+
 def test_structures_hold_nothing_that_a_terminal_obeys() -> None:
     """They become log lines and the health file, which are shown on terminals."""
     told = Redactor([KEY]).scrub_value(
