@@ -14,7 +14,7 @@ INPUTS ?= 1000000
 
 .DEFAULT_GOAL := help
 .PHONY: help setup vllm run test lint unit simulation process engine package states machines messages flags soak bench \
-  constraints clean
+  audit constraints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -79,6 +79,11 @@ soak: $(READY)  ## many more seeds, and a million hostile inputs; SEEDS=2000 INP
 
 bench: vllm  ## every figure of the README, in docs/figures.md
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python benchmarks/all.py
+
+audit: $(READY)  ## check that what is installed is what was pinned by hashes, and ask for known vulnerabilities
+	cd tests && ../$(BIN)/python -m support.audit
+	$(BIN)/python -m venv build/audit && build/audit/bin/pip install --quiet pip-audit
+	build/audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement constraints.txt
 
 constraints:  ## take in new versions of the dependencies, with their hashes
 	$(BIN)/python -m venv build/uv && build/uv/bin/pip install --quiet uv

@@ -159,6 +159,7 @@ class Controller:
             port_holder=lambda: listeners.occupant(config.port, config.host),
             free_memory=GpuMemory().free,
             redact=self.redactor.line,
+            guard_all=config.guard == "all",
         )
         self.downloader = Downloader(
             post=post,
@@ -170,7 +171,15 @@ class Controller:
             redact=self.redactor.line,
             serving=lambda: self.driver.snapshot.active,
         )
-        self.prober = Prober(post=post, clock=self.clock, log=self.log, host=config.host, port=config.port, **pace)
+        self.prober = Prober(
+            post=post,
+            clock=self.clock,
+            log=self.log,
+            host=config.host,
+            port=config.port,
+            guard_all=config.guard == "all",
+            **pace,
+        )
         self._probed = re.compile(PROBED.format(host=re.escape(config.host)))
         self.timers = Timers(post, self.clock)
         self.health = HealthFile(config.run_dir, self._health, self.log)

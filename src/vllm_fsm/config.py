@@ -38,6 +38,7 @@ class Config:
     stall_timeout: float = 60.0
     swap: str = "after-download"
     xet: bool = False
+    guard: str = "api"
     log_format: str = "auto"
 
     @property
