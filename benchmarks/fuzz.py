@@ -39,8 +39,8 @@ PAGE = """\
 # Fuzzing
 
 Written by `make soak`: input that means harm, as [tests/support/hostile.py](../tests/support/hostile.py) makes it, and
-what must hold of every answer: no exception, an answer within {patience} s, no secret, no order to a terminal, no forged
-line, and no file changed that should not be.
+what must hold of every answer: no exception, an answer within {patience} s, no secret, no order to a terminal, no
+forged line, and no file changed that should not be.
 
 {machine}.
 {date}, {commit}.

@@ -56,10 +56,9 @@ def read(path: str | os.PathLike[str], limit: int = LARGEST, *, follow: bool = F
         OSError: there is none, it cannot be read, or it holds more than `limit` bytes.
     """
     with open(open_to_read(path, follow=follow), "rb") as file:
-        content = file.read(limit + 1) if os.fstat(file.fileno()).st_size <= limit else b""
-        if len(content) > limit or (not content and os.fstat(file.fileno()).st_size):
-            raise OSError(errno.EFBIG, "It is too large", os.fspath(path))
-    return content
+        if os.fstat(file.fileno()).st_size <= limit and len(content := file.read(limit + 1)) <= limit:
+            return content
+    raise OSError(errno.EFBIG, "It is too large", os.fspath(path))
 
 
 def _regular(descriptor: int, path: str | os.PathLike[str]) -> int:
