@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -30,7 +31,13 @@ class History:
             OSError: it could not be written.
         """
         line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
-        descriptor = own.open_to_write(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        try:
+            descriptor = own.open_to_write(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            os.replace(self._path, self._older)
+            descriptor = own.open_to_write(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         with open(descriptor, "ab") as file:
             os.fchmod(descriptor, 0o600)
             size = file.tell()

@@ -66,7 +66,7 @@ class DirectoryLock:
 def _take(directory: Path) -> int:
     """Make and lock the lock file; return its descriptor."""
     directory.mkdir(MODE, parents=True, exist_ok=True)
-    file = own.open_to_write(directory / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    file = own.open_to_write(directory / NAME, os.O_RDWR | os.O_CREAT, 0o644, alone=False)
     try:
         fcntl.fcntl(file, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE))
     except OSError as error:

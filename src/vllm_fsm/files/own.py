@@ -23,14 +23,15 @@ def open_to_read(path: str | os.PathLike[str], *, follow: bool = False) -> int:
     return _regular(os.open(path, os.O_RDONLY | _OPEN | (0 if follow else os.O_NOFOLLOW)), path)
 
 
-def open_to_write(path: str | os.PathLike[str], flags: int, mode: int = 0o600) -> int:
-    """Return a descriptor of the regular file at `path`, which has no other name; `flags` as for `os.open`.
+def open_to_write(path: str | os.PathLike[str], flags: int, mode: int = 0o600, *, alone: bool = True) -> int:
+    """Return a descriptor of the regular file at `path`; `flags` as for `os.open`.
 
     Raises:
-        OSError: something else stands there, or it cannot be opened.
+        OSError: something else stands there, or it cannot be opened; EMLINK: it has another name, which it must not
+            have where it is to be `alone`. A snapshot made of hard links gives it one.
     """
     descriptor = _regular(os.open(path, flags | _OPEN | os.O_NOFOLLOW, mode), path)
-    if os.fstat(descriptor).st_nlink > 1:
+    if alone and os.fstat(descriptor).st_nlink > 1:
         os.close(descriptor)
         raise OSError(errno.EMLINK, "It has a second name", os.fspath(path))
     return descriptor
@@ -46,7 +47,7 @@ def open_anew(path: str | os.PathLike[str], mode: int) -> int:
         os.unlink(path)
     except FileNotFoundError:
         pass
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
 
 
 def read(path: str | os.PathLike[str], limit: int = LARGEST, *, follow: bool = False) -> bytes:

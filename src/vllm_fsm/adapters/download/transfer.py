@@ -7,6 +7,7 @@ loses nothing that it had read, and synced now and then for the case that the po
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -73,7 +74,13 @@ class Transfer:
 
     @contextmanager
     def _partial(self, entry: Entry) -> Iterator[int]:
-        file = own.open_to_write(self._folder.partial(entry), os.O_RDWR | os.O_CREAT, 0o644)
+        place = self._folder.partial(entry)
+        try:
+            file = own.open_to_write(place, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            file = own.open_anew(place, 0o644)
         try:
             yield file
         finally:
