@@ -11,10 +11,11 @@ PORT ?= 8000
 MODEL_ARGS ?=
 MINUTES ?= 30
 CHANGES ?= 300
+INPUTS ?= 1000000
 
 .DEFAULT_GOAL := help
 .PHONY: help setup vllm run test lint unit simulation process engine package states machines messages flags soak \
-  situations mutations chaos bench compare constraints clean
+  situations mutations chaos bench compare audit constraints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -74,8 +75,9 @@ messages: $(READY)  ## write docs/messages.md from the sentences
 flags: vllm  ## write the table of vLLM's flags from its parser
 	$$(sed -n '1s/^#! *//p' $(VLLM)) vllm/flag_table.py src/vllm_fsm/data
 
-soak: vllm  ## ten million events in seeded worlds, at most MINUTES=30; CHANGES=300 through the package
+soak: vllm  ## events in seeded worlds for at most MINUTES=30, INPUTS=1000000 hostile ones, CHANGES=300 of the package
 	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
+	$(BIN)/python benchmarks/fuzz.py --inputs $(INPUTS)
 	VLLM_FSM_TEST_VLLM=$(VLLM) VLLM_FSM_TEST_CHANGES=$(CHANGES) $(BIN)/python -m pytest -rP tests/package/test_life.py \
 	  -k no_change_is_lost
 
@@ -93,6 +95,11 @@ bench: vllm  ## every figure of the README, in docs/figures.md
 
 compare: $(READY)  ## other supervisors at the same job, in docs/comparison.md; installs them below build/
 	$(BIN)/python benchmarks/compare.py
+
+audit: $(READY)  ## check that what is installed is what was pinned by hashes, and ask for known vulnerabilities
+	cd tests && ../$(BIN)/python -m support.audit
+	$(BIN)/python -m venv build/audit && build/audit/bin/pip install --quiet pip-audit
+	build/audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement constraints.txt
 
 constraints:  ## take in new versions of the dependencies, with their hashes
 	$(BIN)/python -m venv build/uv && build/uv/bin/pip install --quiet uv

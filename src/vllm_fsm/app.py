@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from vllm_fsm import health, journal
+from vllm_fsm import health, journal, lock
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.download.downloader import Downloader
 from vllm_fsm.adapters.gpu_memory import GpuMemory
@@ -31,6 +31,7 @@ from vllm_fsm.core import events as ev
 from vllm_fsm.core.snapshot import Snapshot, Target
 from vllm_fsm.driver import Driver
 from vllm_fsm.history import History
+from vllm_fsm.last_words import forbid_core_dumps, redact_tracebacks
 from vllm_fsm.lock import DirectoryLock
 from vllm_fsm.record import Record
 from vllm_fsm.redaction import Redactor
@@ -70,6 +71,7 @@ async def run(
         Held: another controller holds one of the directories.
         Unusable: a directory cannot be used.
     """
+    forbid_core_dumps()
     locks = _lock(config)
     try:
         # What an earlier life of ours said last is not true any more. No file: the controller is starting.
@@ -77,8 +79,8 @@ async def run(
             (config.run_dir / HEALTH).unlink()
         return await Controller(config, locks, settings or {}, pace or {}).run()
     finally:
-        for lock in locks:
-            lock.release()
+        for taken in locks:
+            taken.release()
 
 
 def _lock(config: Config) -> list[DirectoryLock]:
@@ -87,7 +89,7 @@ def _lock(config: Config) -> list[DirectoryLock]:
     seen = set()
     for directory in (config.run_dir, config.state, config.data / STATE):
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(lock.MODE, parents=True, exist_ok=True)
             identity = os.stat(directory).st_dev, os.stat(directory).st_ino
             if identity not in seen:
                 locks.append(DirectoryLock(directory))
@@ -134,6 +136,7 @@ class Controller:
         self.wall = Wall()
         self.redactor = Redactor()
         self.redactor.know_environment(os.environ.items())
+        redact_tracebacks(self.redactor)
         console = config.log_format == "console" or (config.log_format == "auto" and sys.stdout.isatty())
         self.lines = LogStream(sys.stdout.fileno())
         self.log = journal.logger(self.lines, self.redactor.scrub_value, self._now, console=console)
@@ -156,6 +159,7 @@ class Controller:
             port_holder=lambda: listeners.occupant(config.port, config.host),
             free_memory=GpuMemory().free,
             redact=self.redactor.line,
+            guard_all=config.guard == "all",
         )
         self.downloader = Downloader(
             post=post,
@@ -167,7 +171,15 @@ class Controller:
             redact=self.redactor.line,
             serving=lambda: self.driver.snapshot.active,
         )
-        self.prober = Prober(post=post, clock=self.clock, log=self.log, host=config.host, port=config.port, **pace)
+        self.prober = Prober(
+            post=post,
+            clock=self.clock,
+            log=self.log,
+            host=config.host,
+            port=config.port,
+            guard_all=config.guard == "all",
+            **pace,
+        )
         self._probed = re.compile(PROBED.format(host=re.escape(config.host)))
         self.timers = Timers(post, self.clock)
         self.health = HealthFile(config.run_dir, self._health, self.log)
@@ -175,6 +187,8 @@ class Controller:
         self.record = Record(config.state)
         self._unrecorded: int | None = None
         """The start of which a line could not be recorded."""
+        self._unwritten = False
+        """The history could not be written; said once."""
         self.driver.handlers = {
             fx.StartEngine: self.engine.start,
             fx.TerminateEngine: self.engine.terminate,
@@ -280,10 +294,10 @@ class Controller:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT)
-            for lock in self.locks:
-                if not lock.intact:
+            for taken in self.locks:
+                if not taken.intact:
                     self.log("directory-taken-anew")
-                    lock.renew()
+                    taken.renew()
             lost, self.lines.lost = self.lines.lost, 0
             if lost:
                 self.log("log-lines-lost", count=lost)
@@ -331,8 +345,13 @@ class Controller:
         def record(before: Snapshot, event: ev.Event, after: Snapshot) -> None:
             entry = observe(before, event, after)
             if entry is not None:
-                with contextlib.suppress(OSError):
+                try:
                     self.history.append(self._scrub({"time": self._now(), **entry}))
+                    self._unwritten = False
+                except OSError as error:
+                    if not self._unwritten:
+                        self._unwritten = True
+                        self.log("history-not-written", error=str(error))
 
         return record
 

@@ -17,6 +17,8 @@ STATE: Final = ".vllm-fsm"
 """Our own files, below the data directory."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h)?", re.ASCII)
+_LONGEST = 366 * 24 * 3600.0
+"""Seconds; far more could not even be told as a time of day."""
 _SECONDS = {None: 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -45,6 +47,7 @@ class Config:
     slow_retry: float = 15 * 60.0
     memory_wait: float = 15.0
     xet: bool = False
+    guard: str = "api"
     log_format: str = "auto"
 
     @property
@@ -90,12 +93,13 @@ def duration(text: str) -> float:
     """Read a length of time as seconds: `90`, `90s`, `35m`, `35min`, `1.5h`.
 
     Raises:
-        ValueError: it is none, or not longer than nothing.
+        ValueError: it is none, not longer than nothing, or longer than a year.
     """
     match = _DURATION.fullmatch(text.strip())
-    if match is None or float(match[1]) <= 0.0:
-        raise ValueError(f"{text!r} is no length of time: write seconds, or a number with s, m or h, like 35m")
-    return float(match[1]) * _SECONDS[match[2]]
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if not 0.0 < seconds <= _LONGEST:
+        raise ValueError(f"{text[:40]!r} is no length of time: write seconds, or a number with s, m or h, like 35m")
+    return seconds
 
 
 def switch(text: str) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+
+from vllm_fsm.files import own
 
 NAME: Final = "history.jsonl"
 OLDER: Final = "history.1.jsonl"
@@ -28,27 +31,40 @@ class History:
             OSError: it could not be written.
         """
         line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
-        with open(self._path, "ab") as file:
-            os.fchmod(file.fileno(), 0o600)
-            if file.tell() and file.tell() + len(line) > LIMIT:
+        try:
+            descriptor = own.open_to_write(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            os.replace(self._path, self._older)
+            descriptor = own.open_to_write(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        with open(descriptor, "ab") as file:
+            os.fchmod(descriptor, 0o600)
+            size = file.tell()
+            if size and size + len(line) > LIMIT:
                 os.replace(self._path, self._older)
             else:
-                file.write(line)
+                # What a power cut left of a line takes no other with it.
+                file.write((b"\n" if size and os.pread(descriptor, 1, size - 1) != b"\n" else b"") + line)
                 return
         self.append(entry)
 
 
 def read(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yield the entries of `directory`, the oldest first; lines that a power cut left in pieces are skipped."""
+    """Yield the entries of `directory`, the oldest first; lines that a power cut left in pieces are skipped.
+
+    Raises:
+        OSError: one of the files cannot be read.
+    """
     for name in (OLDER, NAME):
         try:
-            lines = (directory / name).read_bytes().splitlines()
+            lines = own.read(directory / name).splitlines()
         except FileNotFoundError:
             continue
         for line in lines:
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(entry, dict):
                 yield entry

@@ -39,6 +39,10 @@ PHASE: Final = "phase"
 FALLBACK: Final = "fallback"
 DOWNLOAD: Final = "download"
 DOWNLOAD_FAILED: Final = "download-failed"
+INDENTED: Final = "\n" + " " * 9
+"""How a line goes on, on a terminal."""
+BREAKING: Final = frozenset(' "=\t')
+"""What a value is quoted for, on a terminal. Line ends stay: a traceback is for people."""
 PROGRESS_EVERY: Final = 10.0
 """Seconds between two lines about a download, at least."""
 
@@ -147,6 +151,11 @@ def _json(_logger: object, _method: str, fields: Fields) -> str:
 
 
 def _for_people(_logger: object, _method: str, fields: Fields) -> str:
+    # Whatever a value holds, no line but ours begins with the time.
+    return _told(fields).replace("\n", INDENTED)
+
+
+def _told(fields: Fields) -> str:
     clock = str(fields.pop("time"))[11:19]
     event = fields.pop("event")
     if event == ENGINE_LINE:
@@ -161,8 +170,17 @@ def _for_people(_logger: object, _method: str, fields: Fields) -> str:
         return f"{clock} · start {fields['attempt']}: {fields['phase']}{over}"
     if event == DOWNLOAD:
         return f"{clock} ⇣ {health.told(fields)}"
-    shown = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+    if "traceback" in fields:
+        return f"{clock} · {event}\n{fields['traceback']}".rstrip()
+    shown = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items() if value is not None)
     return f"{clock} · {event} {shown}".rstrip()
+
+
+def _quoted(value: object) -> str:
+    """Return a value that cannot be taken for more fields: in quotes, as JSON, where it has a blank or is no text."""
+    if isinstance(value, str) and value and not set(value) & BREAKING:
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _structlog() -> Any:

@@ -10,11 +10,15 @@ import fcntl
 import os
 import struct
 
+from vllm_fsm.files import own
+
 TYPE_CHECKING = False  # `vllm-fsm health` asks for the lock, and `typing` and `pathlib` would take a third of its time
 if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = "lock"
+MODE = 0o755
+"""Of a directory that we make: nobody else writes there, whatever the umask allows."""
 _FLOCK = struct.Struct("hhqqi4x")
 _WHOLE = (os.SEEK_SET, 0, 0, 0)
 
@@ -61,8 +65,8 @@ class DirectoryLock:
 
 def _take(directory: Path) -> int:
     """Make and lock the lock file; return its descriptor."""
-    directory.mkdir(parents=True, exist_ok=True)
-    file = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    directory.mkdir(MODE, parents=True, exist_ok=True)
+    file = own.open_to_write(directory / NAME, os.O_RDWR | os.O_CREAT, 0o644, alone=False)
     try:
         fcntl.fcntl(file, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE))
     except OSError as error:
@@ -76,7 +80,7 @@ def _take(directory: Path) -> int:
 def held(directory: str | Path) -> bool:
     """Whether a controller holds `directory`."""
     try:
-        file = os.open(os.path.join(directory, NAME), os.O_RDONLY | os.O_CLOEXEC)
+        file = own.open_to_read(os.path.join(directory, NAME))
     except OSError:
         return False
     try:

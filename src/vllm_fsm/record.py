@@ -6,10 +6,15 @@ the lives of the controller, `ATTEMPT` is the number that health and history hav
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from vllm_fsm.files import own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +30,7 @@ LATER: Final = 7 * 1024 * 1024 // 2
 """Bytes of each later part, of which two are kept."""
 MISSING: Final = "[lines are missing here]"
 
-_FILE: Final = re.compile(r"(\d{8})-(\d{1,10})\.(\d{6,9})\.log")
+_FILE: Final = re.compile(r"(\d{8,18})-(\d{1,10})\.(\d{6,9})\.log")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -76,7 +81,7 @@ class Record:
 
     def _begin(self, attempt: int) -> None:
         self.close()
-        self._directory.mkdir(mode=0o700, exist_ok=True)
+        self._make_directory()
         earlier = sorted({part.serial for part in parts(self._directory.parent)})
         serial = earlier[-1] + 1 if earlier else 1
         for part in parts(self._directory.parent):
@@ -93,9 +98,14 @@ class Record:
             self._unlink(oldest)
         self._open(Part(full.serial, full.attempt, full.number + 1), self._later)
 
+    def _make_directory(self) -> None:
+        with contextlib.suppress(FileExistsError):
+            self._directory.mkdir(mode=0o700)
+        if not stat.S_ISDIR(os.lstat(self._directory).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self._directory))
+
     def _open(self, part: Part, room: int) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._file = os.open(self._directory / part.name, flags, 0o600)
+        self._file = own.open_anew(self._directory / part.name, 0o600)
         self._part, self._room = part, room
 
     def _unlink(self, part: Part) -> None:
@@ -135,7 +145,7 @@ def read(state: Path, chosen: list[Part]) -> Iterator[str]:
     last = -1
     for part in chosen:
         try:
-            text = (state / NAME / part.name).read_text(errors="replace")
+            text = own.read(state / NAME / part.name).decode(errors="replace")
         except FileNotFoundError:
             continue
         if part.number != last + 1:
@@ -172,7 +182,7 @@ def follow(state: Path, attempt: int | None, wait: Callable[[], None]) -> Iterat
 
 def _from(path: Path, offset: int) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open(own.open_to_read(path), "rb") as file:
             file.seek(offset)
             return file.read()
     except FileNotFoundError:

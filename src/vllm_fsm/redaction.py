@@ -54,10 +54,11 @@ _SETTING = re.compile(r"true|false|none|null|auto|yes|no|on|off|-?[0-9.]{1,10}",
 # Each pattern takes time proportional to the text: neighbouring parts share no characters, or are bounded.
 
 _HUB_TOKEN = re.compile(
-    r"(?<![A-Za-z0-9])(?:hf|api_org)_(?:oauth_[\w.\-]{8,}|[A-Za-z0-9]{20,}|(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{8,})"
+    r"(?:hf|api_org)_[A-Za-z0-9]{20,}"
+    r"|(?<![A-Za-z0-9])(?:hf|api_org)_(?:oauth_[\w.\-]{8,}|(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{8,})"
 )
-"""Hub tokens are `hf_` and 34 letters and digits. Shorter ones count when they don't look like a name: `hf_overrides`
-and `hf_transfer` are names."""
+"""Hub tokens are `hf_` and 34 letters and digits, whatever stands before them (`%3D` in an address). Shorter ones count
+when they don't look like a name: `hf_overrides` and `hf_transfer` are names."""
 
 _URL_PASSWORD = re.compile(r"(://[^\s/:@\"'<>]*:)[^\s/\"'<>]+@")
 
@@ -128,7 +129,7 @@ class Redactor:
         return self.scrub(plain(text))
 
     def scrub_value(self, value: object) -> object:
-        """Return `value` fit for the log: texts scrubbed at every level, a `Secret` as `***`, the unknown as text.
+        """Return `value` fit for the log: at every level texts as `line` has them, a `Secret` as `***`, others as text.
 
         Mappings come back as dicts, sets and lists as lists, tuples as tuples, exceptions as `Type: message`,
         enumeration members as their values; numbers, booleans and None as they are. Field names and `OWN_WORDS` stay:
@@ -140,20 +141,20 @@ class Redactor:
         if value is None or isinstance(value, (bool, int, float)):
             return value
         if isinstance(value, str):
-            return str(value) if value in OWN_WORDS else self.scrub(value)
+            return str(value) if value in OWN_WORDS else self.line(value)
         if isinstance(value, Secret):
             return MASK
         if isinstance(value, Enum):
             return self._value(value.value, levels - 1)
         if isinstance(value, PurePath):
-            return self.scrub(str(value))
+            return self.line(str(value))
         if isinstance(value, BaseException):
-            return self.scrub(f"{type(value).__name__}: {_text(value)}")
+            return self.line(f"{type(value).__name__}: {_text(value)}")
         if not levels:
             return "…"
         if isinstance(value, Mapping):
             return {
-                self.scrub(key) if isinstance(key, str) and not key.isidentifier() else key: self._value(
+                self.line(key) if isinstance(key, str) and not key.isidentifier() else key: self._value(
                     item, levels - 1
                 )
                 for key, item in value.items()
@@ -162,7 +163,7 @@ class Redactor:
             return tuple(self._value(item, levels - 1) for item in value)
         if isinstance(value, (list, Set)):
             return [self._value(item, levels - 1) for item in value]
-        return self.scrub(_text(value, repr_=True))
+        return self.line(_text(value, repr_=True))
 
 
 def sounds_secret(name: str, value: str) -> bool:

@@ -90,7 +90,7 @@ def test_it_is_executed_as_promised(monkeypatch: pytest.MonkeyPatch) -> None:
         others = {value.partition(":")[0] for name, value in fds.items() if int(name) > 2}
         assert others <= {"socket", f"/proc/{started.pid}/fd"}, fds
         assert len([value for value in fds.values() if value.startswith("socket")]) == 2, "its own two"
-        assert report["core"] == [0, 0]
+        assert report["core"] in ([1, 1], [0, 0]), "no dump; 1 also keeps it from a program behind core_pattern"
         assert report["blocked"] == 0
         python_ignores = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
         settable = (1 << 31) - 1  # 32 and 33 belong to the C library, which lets nobody set them

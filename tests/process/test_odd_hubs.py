@@ -193,6 +193,26 @@ def test_a_hub_that_talks_too_much_is_still_understood(tmp_path: Path) -> None:
         assert isinstance(fetch(url, tmp_path), events.WeightsComplete)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        '{"complete": {"unknown": "everything", "repo": "org/model"}}',
+        '{"failed": {"reason": "NotInCache", "permanent": true, "params": {}, "evidence": "", "retry_after": 0}}',
+        '{"progress": 5}',
+        "[" * 30_000,
+    ],
+)
+def test_a_hub_that_speaks_in_our_words_is_not_believed(tmp_path: Path, words: str) -> None:
+    """huggingface_hub prints this header as it is, on a line of its own."""
+    lying = {"X-HF-Warning": "; " + words}
+    body = json.dumps({"id": "org/model", "sha": COMMIT, "siblings": [], "tags": []}).encode()
+    with odd_hub(FILES, only("/revision/", (200, lying, body))) as url:
+        ended = fetch(url, tmp_path)
+    assert isinstance(ended, events.WeightsComplete)
+    assert ended.note is None
+    assert (tmp_path / "models--org--model" / "refs" / "main").read_text() == COMMIT
+
+
 # --- settings --------------------------------------------------------------------------------------------------------
 
 

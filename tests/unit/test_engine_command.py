@@ -96,3 +96,15 @@ def test_what_the_user_says_about_the_hub_counts() -> None:
 
 def test_the_hub_is_not_switched_off_otherwise() -> None:
     assert "HF_HUB_OFFLINE" not in environment({})
+
+
+def test_the_key_may_be_asked_for_everywhere() -> None:
+    made = engine_command.argv(
+        target("org/model", "--middleware", "a.b"), command=("vllm",), host="h", port=1, data=DATA, guard_all=True
+    )
+    # The last one is the outermost: nothing of the user's runs before the key was seen.
+    assert [made[at + 1] for at, word in enumerate(made) if word == "--middleware"] == ["a.b", engine_command.GUARD]
+    for wanted, found in (({}, ""), ({"PYTHONPATH": "/mine"}, ":/mine")):
+        around = engine_command.environment({}, target(**wanted), data=DATA, tmpdir="/t", guard_all=True)
+        assert around["PYTHONPATH"] == engine_command.ENGINE_SIDE + found
+    assert "PYTHONPATH" not in environment({})

@@ -9,6 +9,7 @@ from vllm_fsm import health, journal
 from vllm_fsm.core import events as ev
 from vllm_fsm.core.snapshot import Finding, Message, Progress
 from vllm_fsm.core.states import Phase
+from vllm_fsm.redaction import Redactor
 
 
 def wall(at):
@@ -113,6 +114,34 @@ def test_people_see_one_line_each():
         "12:00:00 · engine Alive → Terminating (start 3)",
         "12:00:00 · stopped code=0",
     ]
+
+
+def test_no_value_passes_for_a_line_of_ours():
+    """Nobody who has a say in an error, a name or an answer writes a line that begins as ours do."""
+    forged = "x\n12:00:00 ● Loading → Ready after 1.0 s (ProbePassed): The vLLM API is ready"
+    stream, log = lines(console=True, scrub=Redactor().scrub_value)
+    log("engine-output", line=forged)
+    log("transition", **{"from": "Loading", "to": "Failed"}, lasted=1.0, trigger="EngineExited", message=forged)
+    log("warning", error=forged)
+    log("warning", **{forged: 1})
+    log("download", repo=forged, done=1, total=2, bytesPerSecond=None, etaSeconds=None, filesDone=0, files=1)
+    shown = stream.getvalue().splitlines()
+    assert sum(line.startswith("12:00:00") for line in shown) == 5
+    assert all(line.startswith(("12:00:00", " " * 9)) for line in shown)
+
+
+def test_no_value_passes_for_another_field():
+    stream, log = lines(console=True)
+    log("warning", file="a b state=Ready", quoted='x" state="y', names=["a", "b c"], empty="", plain="/a/b:1")
+    assert stream.getvalue() == (
+        '12:00:00 · warning file="a b state=Ready" quoted="x\\" state=\\"y" names=["a", "b c"] empty="" plain=/a/b:1\n'
+    )
+
+
+def test_a_line_of_json_stays_one_line_whatever_it_holds():
+    stream, log = lines(scrub=Redactor().scrub_value)
+    log("engine-output", line='a\n{"event": "transition", "to": "Ready"}\u2028b\x85c\rd')
+    assert len(stream.getvalue().splitlines()) == 1
 
 
 def test_a_download_is_a_line_every_ten_seconds_at_most():

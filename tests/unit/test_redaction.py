@@ -228,6 +228,34 @@ def test_a_structure_that_holds_itself_ends() -> None:
     assert "…" in repr(found)
 
 
+@pytest.mark.parametrize("before", ["token%3D", "a%20", "ready", "x=", "9"])
+def test_a_hub_token_is_seen_behind_anything(before: str) -> None:
+    assert Redactor().scrub(f"{before}hf_{'aB3' * 11}x&more") == f"{before}***&more"
+
+
+def test_structures_hold_nothing_that_a_terminal_obeys() -> None:
+    """They become log lines and the health file, which are shown on terminals."""
+    told = Redactor([KEY]).scrub_value(
+        {
+            "message": "a\x1b[2Jb\x9b1mc\u202ed\u2028e",
+            "\x1b]0;x\x07name": ["\x85"],
+            "error": ValueError("\x1bc"),
+            "half": "\ud800",
+        }
+    )
+    assert told == {
+        "message": "abc\\u202ed\\u2028e",
+        "name": ["\\x85"],
+        "error": "ValueError: ",
+        "half": "\\ud800",
+    }
+    assert Redactor([KEY]).scrub_value({"lines": "one\n\ttwo"}) == {"lines": "one\n\ttwo"}
+
+
+def test_a_code_within_a_secret_of_a_structure_does_not_hide_it() -> None:
+    assert Redactor([KEY]).scrub_value([f"{KEY[:5]}\x1b[0m{KEY[5:]}"]) == ["***"]
+
+
 # --- terminals ---------------------------------------------------------------------------------------------------
 
 

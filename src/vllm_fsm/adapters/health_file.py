@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 
+from vllm_fsm.files import own
+
 TYPE_CHECKING = False  # `vllm-fsm health` reads the names here, and importing `typing` would take a fifth of its time
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +46,7 @@ class HealthFile:
         # No fsync: the file says what is true now, and after a power cut nothing of it is.
         temporary = self._path.with_name(f".{NAME}.tmp")
         try:
-            with open(temporary, "wb") as file:
+            with open(own.open_anew(temporary, 0o644), "wb") as file:
                 os.fchmod(file.fileno(), 0o644)
                 file.write(data)
             os.replace(temporary, self._path)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from vllm_fsm.actions import form
 from vllm_fsm.actions.problems import Rejected
-from vllm_fsm.cli import USAGE
+from vllm_fsm.cli import USAGE, safe
 from vllm_fsm.cli.site import site
 from vllm_fsm.files.reading import LIMIT
 
@@ -21,7 +20,7 @@ def main(arguments: argparse.Namespace) -> int:
         answer = _answer(arguments)
     except Rejected as refusal:
         answer = form.failed(refusal)
-    print(json.dumps(answer, ensure_ascii=False))
+    print(safe.as_json(answer))
     return 0 if answer.get("ok", True) else USAGE
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from vllm_fsm import cache, messages
 from vllm_fsm.actions import models
 from vllm_fsm.actions.problems import Rejected
-from vllm_fsm.cli import table
+from vllm_fsm.cli import safe, table
 from vllm_fsm.cli.refusal import refuse
 from vllm_fsm.cli.site import site
 from vllm_fsm.health import gb, timestamp
@@ -28,7 +27,7 @@ def main(arguments: argparse.Namespace) -> int:
     except Rejected as refusal:
         return refuse(refusal, as_json=arguments.json)
     if arguments.json:
-        print(json.dumps(document(found), ensure_ascii=False, indent=2))
+        print(safe.as_json(document(found), indent=2))
     else:
         print("\n".join(lines(found, table.columns())))
     return 0

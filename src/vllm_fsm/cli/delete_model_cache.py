@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from vllm_fsm.actions import form, models
 from vllm_fsm.actions.problems import Rejected
-from vllm_fsm.cli import table
+from vllm_fsm.cli import safe, table
 from vllm_fsm.cli.refusal import refuse
 from vllm_fsm.cli.site import site
 from vllm_fsm.health import gb
@@ -22,7 +21,7 @@ def main(arguments: argparse.Namespace) -> int:
     except Rejected as refusal:
         return refuse(refusal, as_json=arguments.json)
     if arguments.json:
-        print(json.dumps(form.succeeded(form.removed(removed)), ensure_ascii=False))
+        print(safe.as_json(form.succeeded(form.removed(removed))))
         return 0
     deleted = removed.deleted
     if removed.problem is not None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from vllm_fsm import messages
-from vllm_fsm.cli import table
+from vllm_fsm.cli import safe, table
 from vllm_fsm.hardware import report
 from vllm_fsm.hardware.collect import collect
 from vllm_fsm.hardware.machine import Build, Machine, decide
@@ -27,11 +26,11 @@ def main(arguments: argparse.Namespace) -> int:
     """Print what was found; return 1 when a probe failed, so that it is not taken for the truth."""
     said = collect()
     if arguments.probes:
-        print(json.dumps(to_json(said), indent=2))
+        print(safe.as_json(to_json(said), indent=2))
         return 0
     machine = decide(said, os.environ, Build(arguments.build) if arguments.build else None)
     if arguments.json:
-        print(json.dumps(report.document(machine), indent=2))
+        print(safe.as_json(report.document(machine), indent=2))
     else:
         print("\n".join(lines(machine, table.columns(), table.colourful(sys.stdout))))
     return 0 if machine.complete else 1

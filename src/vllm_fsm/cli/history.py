@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import deque
 
 from vllm_fsm import history
+from vllm_fsm.cli import safe
 from vllm_fsm.config import STATE
 
 
@@ -21,14 +21,15 @@ def main(arguments: argparse.Namespace) -> int:
         return 1
     if arguments.json:
         for entry in entries:
-            print(json.dumps(entry, ensure_ascii=False))
+            print(safe.as_json(entry))
         return 0
     if not entries:
         print(f"No transition is recorded in {directory}.")
     for entry in entries:
         reason = f"  {entry['reason']}" if entry.get("reason") else ""
-        print(
-            f"{entry.get('time', '')[:19].replace('T', ' ')}  start {entry.get('attempt', 0):>3}  "
-            f"{entry.get('from', ''):>11} → {entry.get('to', ''):<11} {entry.get('trigger', '')}{reason}"
+        time, attempt, source, dest, trigger = (
+            str(entry.get(name, "")) for name in ("time", "attempt", "from", "to", "trigger")
         )
+        told = f"{time[:19].replace('T', ' ')}  start {attempt:>3}  {source:>11} → {dest:<11} {trigger}{reason}"
+        print(safe.line(told))
     return 0

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from vllm_fsm.actions.credentials import Access
 from vllm_fsm.actions.form import access, succeeded
-from vllm_fsm.cli import table
+from vllm_fsm.cli import safe, table
 
 BULLET = "•"
 LAST = 4
@@ -20,7 +19,7 @@ SHORTEST = 16
 def show(found: Access, arguments: argparse.Namespace, note: str = "") -> None:
     """Print the key, masked on a terminal unless `--show`, the address, and what is to be known of them."""
     if arguments.json:
-        print(json.dumps(succeeded(access(found)), ensure_ascii=False))
+        print(safe.as_json(succeeded(access(found))))
         return
     key = found.key.reveal()
     hidden = sys.stdout.isatty() and not arguments.show

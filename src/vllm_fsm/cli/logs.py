@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from typing import TYPE_CHECKING
 
 from vllm_fsm import record
+from vllm_fsm.cli import safe
 from vllm_fsm.config import STATE
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _print(lines: Iterable[str], *, as_json: bool) -> None:
     for line in lines:
-        print(json.dumps(line, ensure_ascii=False) if as_json else line)
+        print(safe.as_json(line) if as_json else safe.line(line))
 
 
 def _wait() -> None:

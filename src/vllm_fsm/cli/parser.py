@@ -110,6 +110,14 @@ def _run(run: argparse.ArgumentParser) -> None:
         "auto: console on a terminal, else json",
         choices=["auto", "json", "console"],
     )
+    _flag(
+        run,
+        "guard",
+        str,
+        default.guard,
+        "where vLLM asks for the key; api: below /v1, /v2, /inference and /cohere; all: everywhere but at /health",
+        choices=["api", "all"],
+    )
     _flag(run, "xet", switch, "off", "fetch over Xet where the hub offers it (never tried: no such hub)", const="on")
 
 

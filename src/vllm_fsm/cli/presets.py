@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from vllm_fsm import messages
-from vllm_fsm.cli import USAGE, table
+from vllm_fsm.cli import USAGE, safe, table
 from vllm_fsm.core.snapshot import Message
 from vllm_fsm.hardware import detect
 from vllm_fsm.hardware.machine import Build
@@ -38,7 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
         offers = fit(presets, capacity)
     shown = [offer for offer in offers if arguments.all or offer.reason is None]
     if arguments.json:
-        print(json.dumps(document(capacity, offers, shown, failed, wrong), ensure_ascii=False, indent=2))
+        print(safe.as_json(document(capacity, offers, shown, failed, wrong), indent=2))
     else:
         for message in (*failed, *((wrong,) if wrong is not None else ())):
             print(table.complaint(sentence(message)), file=sys.stderr)

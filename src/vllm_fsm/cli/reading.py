@@ -8,6 +8,7 @@ import time
 
 from vllm_fsm import lock
 from vllm_fsm.adapters.health_file import NAME, STALE
+from vllm_fsm.files import own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 NOT_RUNNING = "The controller is not running."
+LIMIT = 4 * 1024 * 1024
+"""Bytes of a health file; 1 MiB of arguments stands in it twice."""
 
 
 def health(run_dir: str | Path) -> dict[str, Any]:
@@ -24,18 +27,21 @@ def health(run_dir: str | Path) -> dict[str, Any]:
     path = os.path.join(run_dir, NAME)
     try:
         age = time.time() - os.stat(path).st_mtime
-        with open(path, "rb") as file:
-            document = json.loads(file.read())
+        document = json.loads(own.read(path, LIMIT))
     except FileNotFoundError:
         return _absent("Starting", "The controller is starting.")
-    except (OSError, ValueError) as error:
-        return _absent("Unreadable", f"{path} cannot be read: {error}.")
+    except OSError as error:
+        return _absent("Unreadable", f"{path} cannot be read: {error.strerror}.")
+    except (ValueError, RecursionError):
+        return _absent("Unreadable", f"{path} cannot be read: it holds no JSON.")
     if age > STALE:
         return _absent("Stuck", f"The controller has not been heard of for {age:.0f} s. Restart it.")
     if not isinstance(document, dict):
         return _absent("Unreadable", f"{path} holds no JSON object.")
     if document.get("bootId") != boot_id():
         return _absent("Starting", "The controller is starting.")
+    if not isinstance(document.get("message"), str) or not isinstance(document.get("result"), str):
+        return _absent("Unreadable", f"{path} is no health file.")
     return document
 
 

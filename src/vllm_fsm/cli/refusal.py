@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from vllm_fsm.actions.form import failed
 from vllm_fsm.actions.problems import Problem, Rejected
-from vllm_fsm.cli import USAGE, table
+from vllm_fsm.cli import USAGE, safe, table
 from vllm_fsm.messages import text as sentence
 
 FAILED = 1
@@ -17,7 +16,7 @@ FAILED = 1
 def refuse(refusal: Rejected, *, as_json: bool) -> int:
     """Print the reasons and return the exit code."""
     if as_json:
-        print(json.dumps(failed(refusal), ensure_ascii=False))
+        print(safe.as_json(failed(refusal)))
     else:
         for problem in refusal.problems:
             print(told(problem), file=sys.stderr)

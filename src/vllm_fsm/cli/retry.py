@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from vllm_fsm import lock, request
+from vllm_fsm.cli import safe
 from vllm_fsm.cli.reading import NOT_RUNNING
 from vllm_fsm.files.writing import Refused
 
@@ -22,7 +22,7 @@ def main(arguments: argparse.Namespace) -> int:
         except Refused as refused:
             problem = str(refused)
     if arguments.json:
-        print(json.dumps({"ok": problem is None, "message": problem}))
+        print(safe.as_json({"ok": problem is None, "message": problem}))
     elif problem is None:
         print('The controller was asked to try again. "vllm-fsm status" shows what it does.')
     if problem is not None and not arguments.json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 
@@ -11,7 +10,7 @@ from vllm_fsm.actions import form, selection
 from vllm_fsm.actions.problems import Rejected, rejected
 from vllm_fsm.actions.selection import Choice, Chosen
 from vllm_fsm.actions.site import Site
-from vllm_fsm.cli import USAGE, table
+from vllm_fsm.cli import USAGE, safe, table
 from vllm_fsm.cli.refusal import FAILED, refuse, told
 from vllm_fsm.cli.site import site
 from vllm_fsm.files.reading import Good, read_bytes
@@ -99,7 +98,7 @@ def _token(path: str | None) -> str | None:
 
 def _tell(done: Chosen, here: Site, arguments: argparse.Namespace) -> int:
     if arguments.json:
-        print(json.dumps(form.succeeded(form.chosen(done)), ensure_ascii=False))
+        print(safe.as_json(form.succeeded(form.chosen(done))))
         return 0
     for note in done.prepared.notes:
         print(told(note), file=sys.stderr)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from datetime import UTC, datetime
 from typing import Any
 
-from vllm_fsm.cli import table
+from vllm_fsm.cli import safe, table
 from vllm_fsm.cli.reading import health
 from vllm_fsm.health import told
 from vllm_fsm.redaction import plain
@@ -22,7 +21,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Print the status; return 0 whenever a controller could be asked."""
     document = health(arguments.run_dir)
     if arguments.json:
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print(safe.as_json(document, indent=2))
     else:
         print("\n".join(lines(document, datetime.now(UTC), table.columns())))
     return 0 if document["state"] is not None else 1

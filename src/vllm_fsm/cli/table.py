@@ -37,9 +37,12 @@ def colour(text: str, code: int, on: bool) -> str:
 
 
 def fold(text: str, width: int, first: str = "", rest: str | None = None) -> list[str]:
-    """Fold one paragraph at blanks; a word that is too long stays whole, so that it can be copied."""
+    """Fold one paragraph at blanks; a word that is too long stays whole, so that it can be copied.
+
+    What a terminal would obey is taken out of the text, but not of what stands before it.
+    """
     return textwrap.wrap(
-        text,
+        plain(text),
         width=width,
         initial_indent=first,
         subsequent_indent=" " * len(first) if rest is None else rest,
@@ -50,7 +53,7 @@ def fold(text: str, width: int, first: str = "", rest: str | None = None) -> lis
 
 def complaint(sentence: str) -> str:
     """Return what goes to standard error: the sentence behind our name, folded, without what a terminal would obey."""
-    return "\n".join(fold(plain(sentence), columns(), "vllm-fsm: "))
+    return "\n".join(fold(sentence, columns(), "vllm-fsm: "))
 
 
 def rows(named: Sequence[tuple[str, str]], width: int, indent: int = 0) -> list[str]:

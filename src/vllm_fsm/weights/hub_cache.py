@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from vllm_fsm.files import own
 from vllm_fsm.weights.names import folder_of
 
 OWN: Final = "vllm-fsm"
@@ -146,8 +147,7 @@ class RepoFolder:
         if is_commit(revision):
             return revision if os.path.isdir(self.snapshot(revision)) else None
         try:
-            with open(self.ref(revision), encoding="ascii") as file:
-                commit = file.read(100).strip()
+            commit = own.read(self.ref(revision), 1000, follow=True).decode("ascii").strip()
         except (OSError, ValueError):
             return None
         return commit if is_commit(commit) else None
@@ -196,11 +196,9 @@ class RepoFolder:
     def read(self, commit: str, path: str, limit: int = 64 * 1024 * 1024) -> bytes | None:
         """Return the file's content, None if it cannot be read or is larger than `limit` bytes."""
         try:
-            with open(self.snapshot(commit, path), "rb") as file:
-                content = file.read(limit + 1)
+            return own.read(self.snapshot(commit, path), limit, follow=True)
         except OSError:
             return None
-        return content if len(content) <= limit else None
 
     def files(self, commit: str) -> list[str]:
         """Return the paths of what the snapshot holds and can be read; links that lead nowhere are left out."""
@@ -340,9 +338,8 @@ class RepoFolder:
         mark = os.path.join(self._own, "boot")
         now = boot_id()
         try:
-            with open(mark, encoding="ascii") as file:
-                if file.read() == now:
-                    return
+            if own.read(mark).decode("ascii") == now:
+                return
         except (OSError, ValueError):
             pass
         for path, name in self._partials():
@@ -370,8 +367,7 @@ def _tree_listing(content: dict[str, Any], commit: str) -> Listing:
 
 
 def _load(path: str) -> dict[str, Any]:
-    with open(path, encoding="utf-8") as file:
-        content = json.load(file)
+    content = json.loads(own.read(path, follow=True))
     if not isinstance(content, dict):
         raise TypeError(path)
     return content
@@ -388,7 +384,7 @@ def _size(path: str, *, follow: bool = True) -> int | None:
 
 def _write(path: str, text: str) -> None:
     temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
+    with open(own.open_anew(temporary, 0o644), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -405,7 +401,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 def _locked(path: str) -> bool:
     """Whether somebody holds the lock file as `filelock` does (flock), or may do so where it cannot be opened."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = own.open_to_read(path, follow=True)
     except FileNotFoundError:
         return False
     except OSError:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -151,8 +152,9 @@ class Downloader:
             error = "HF_ENDPOINT is no address that begins with https:// or http://"
             self._fail(fetch, Finding.of("HubSettingsWrong", permanent=True, error=error))
             return
-        async with _Child(self._order(target, wanted), given) as child:
-            ending = await self._listen(child.lines, attempt)
+        order = self._order(target, wanted)
+        async with _Child(order, given) as child:
+            ending = await self._listen(child.lines, attempt, order["mark"].encode())
             if ending is None:
                 finding = Finding.of("DownloadStalled", repo=attempt.repo, seconds=round(self._silence))
                 self._fail(fetch, finding, moved=attempt.moved)
@@ -164,6 +166,7 @@ class Downloader:
         in_use = [named(each) for each in (target, self._serving()) if each is not None]
         return {
             "parent": os.getpid(),
+            "mark": secrets.token_hex(16),
             "models": os.fspath(self._models),
             "repos": repos,
             "kept": sorted(folder_of(repo) for repo in frozenset[str]().union(*in_use)),
@@ -172,9 +175,10 @@ class Downloader:
             "xet": self._xet,
         }
 
-    async def _listen(self, lines: asyncio.StreamReader, attempt: _Attempt) -> dict[str, Any] | None:
+    async def _listen(self, lines: asyncio.StreamReader, attempt: _Attempt, mark: bytes) -> dict[str, Any] | None:
         """Read what the child says until it has no more to say; None when nothing moved for too long.
 
+        Only lines that begin with `mark` are its words: huggingface_hub prints what a hub tells it to.
         Returns its last word, or an empty dictionary.
         """
         while True:
@@ -191,7 +195,7 @@ class Downloader:
                 continue
             if not line:
                 return {}
-            said = _word(line)
+            said = _word(line, mark)
             if said is None:
                 self._log("fetcher-said", text=self._redact(line.decode("utf-8", "replace").strip())[:COMPLAINT])
                 continue
@@ -330,13 +334,15 @@ def _is_address(endpoint: str) -> bool:
         return False
 
 
-def _word(line: bytes) -> dict[str, Any] | None:
+def _word(line: bytes, mark: bytes) -> dict[str, Any] | None:
     """Read a line in our own words; None when it is something else, such as a warning of huggingface_hub."""
-    try:
-        said = json.loads(line)
-    except ValueError:
+    if not line.startswith(mark):
         return None
-    return said if isinstance(said, dict) and said.keys() & {"progress", "complete", "failed"} else None
+    try:
+        said = json.loads(line[len(mark) :])
+    except ValueError:  # it was killed in the middle
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def _named(status: int) -> str:

@@ -1,7 +1,8 @@
 """Fetches what one engine start needs: a process of its own, executed by path, told what to do in one JSON line.
 
-It answers with JSON lines: `{"progress": …}` while it works, then `{"complete": …}` or `{"failed": …}`. It ends with
-the controller, and may be killed at any time: what it fetched stays.
+It answers with JSON lines, each behind the mark that its order names: `{"progress": …}` while it works, then
+`{"complete": …}` or `{"failed": …}`. The mark is known to nobody else: huggingface_hub prints what a hub tells it to.
+It ends with the controller, and may be killed at any time: what it fetched stays.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Fetcher:
         self._spare: int = order["spare"]
         self._longest: float = min(LONGEST, order["silence"] / 4)
         self._xet: bool = order["xet"]
+        self._mark: str = order["mark"]
         self._hub = hub
         self._meter = Meter()
         self._stop = threading.Event()
@@ -213,7 +215,7 @@ class Fetcher:
     def _report(self) -> None:
         count = self._meter.read()
         self._reported = (count.moved, time.monotonic())
-        say("progress", {"repo": self.repo.id, **asdict(count)})
+        say(self._mark, "progress", {"repo": self.repo.id, **asdict(count)})
 
 
 def _missing(blobs: Mapping[str, tuple[RepoFolder, Entry]]) -> int:
@@ -221,9 +223,9 @@ def _missing(blobs: Mapping[str, tuple[RepoFolder, Entry]]) -> int:
     return sum(entry.size - folder.present(entry) for folder, entry in blobs.values())
 
 
-def say(kind: str, fields: dict[str, Any]) -> None:
+def say(mark: str, kind: str, fields: dict[str, Any]) -> None:
     """Write one line."""
-    sys.stdout.write(json.dumps({kind: fields}) + "\n")
+    sys.stdout.write(f"{mark}{json.dumps({kind: fields})}\n")
     sys.stdout.flush()
 
 
@@ -232,13 +234,13 @@ def obey(order: dict[str, Any]) -> int:
     try:
         hub = Hub(order["silence"])
     except Exception as error:
-        say("failed", asdict(no_way(error)))
+        say(order["mark"], "failed", asdict(no_way(error)))
         return 1
     fetcher = Fetcher(order, hub)
     try:
-        say("complete", fetcher.run())
+        say(order["mark"], "complete", fetcher.run())
     except Exception as error:
-        say("failed", asdict(blame(error, fetcher.repo, hub, order["silence"])))
+        say(order["mark"], "failed", asdict(blame(error, fetcher.repo, hub, order["silence"])))
         return 1
     return 0
 

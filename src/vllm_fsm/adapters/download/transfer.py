@@ -7,6 +7,7 @@ loses nothing that it had read, and synced now and then for the case that the po
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from vllm_fsm.adapters.download.hub import Cut, Hub
+from vllm_fsm.files import own
 from vllm_fsm.weights.hub_cache import PIECE, Entry, RepoFolder
 
 if TYPE_CHECKING:
@@ -72,7 +74,13 @@ class Transfer:
 
     @contextmanager
     def _partial(self, entry: Entry) -> Iterator[int]:
-        file = os.open(self._folder.partial(entry), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        place = self._folder.partial(entry)
+        try:
+            file = own.open_to_write(place, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            file = own.open_anew(place, 0o644)
         try:
             yield file
         finally:

@@ -30,9 +30,22 @@ def port_taken(port: int, holder: str | None) -> Finding:
 
 
 class EngineApi:
-    """One engine start, seen from outside. `host` is what the engine listens on, `session` its session's number."""
+    """One engine start, seen from outside. `host` is what the engine listens on, `session` its session's number.
 
-    def __init__(self, host: str, port: int, session: int, key: Secret, clock: Clock, answer_limit: float) -> None:
+    `guard_all`: it asks for the key at `/metrics` too.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        session: int,
+        key: Secret,
+        clock: Clock,
+        answer_limit: float,
+        *,
+        guard_all: bool = False,
+    ) -> None:
         self.host = host
         self.port = port
         self._address = _LOOPBACK.get(host, host)
@@ -40,6 +53,7 @@ class EngineApi:
         self._key = key
         self._clock = clock
         self._limit = answer_limit
+        self._guard_all = guard_all
         self._seen: frozenset[int] = frozenset()
         self._surveyed = Survey(Ownership.NONE)
         self._again = 0.0
@@ -82,7 +96,7 @@ class EngineApi:
     async def steps(self) -> answers.Steps | None:
         """Return what moves when the engine steps, None when it cannot be read."""
         try:
-            answer = await self._ask("GET", "/metrics", limit_bytes=METRICS_LIMIT)
+            answer = await self._ask("GET", "/metrics", key=self._guard_all, limit_bytes=METRICS_LIMIT)
         except http.NoAnswer:
             return None
         return answers.steps(answer.body) if answer.status == 200 else None

@@ -24,15 +24,19 @@ class Prober:
     """Probes one engine start at a time; `host` and `port` are what the engine is told to listen on.
 
     Every method returns at once. What is found comes as an event with the epoch of the effect that asked; after `stop`
-    or another `start` nothing more comes about the earlier one. `intervals` are the fields of `Pace`.
+    or another `start` nothing more comes about the earlier one. `guard_all`: the engine asks for the key everywhere.
+    `intervals` are the fields of `Pace`.
     """
 
-    def __init__(self, post: Post, clock: Clock, log: Log, host: str, port: int, **intervals: float) -> None:
+    def __init__(
+        self, post: Post, clock: Clock, log: Log, host: str, port: int, guard_all: bool = False, **intervals: float
+    ) -> None:
         self._post = post
         self._clock = clock
         self._log = log
         self._host = host
         self._port = port
+        self._guard_all = guard_all
         self._pace = Pace(**intervals)
         self._epoch: int | None = None
         self._api: EngineApi | None = None
@@ -45,7 +49,8 @@ class Prober:
         """Probe until the engine is proven → ProbePassed; PortTaken when somebody else listens instead of it."""
         self._cancel()
         key = effect.target.key
-        api = EngineApi(self._host, self._port, effect.pid, key, self._clock, self._pace.answer_limit)
+        limit = self._pace.answer_limit
+        api = EngineApi(self._host, self._port, effect.pid, key, self._clock, limit, guard_all=self._guard_all)
         self._epoch, self._api = effect.epoch, api
         self._readiness = Readiness(api, effect, self._pace, self._post, self._clock, self._log)
         self._probing = self._begin(self._readiness.run, effect)

@@ -63,6 +63,7 @@ class EngineProcess:
         redact: takes secrets out of a text; the API key is taken out in any case.
         link_cache: awaited once, before the first start.
         execute_limit: seconds for one exec, see `launch.LIMIT`.
+        guard_all: the key is asked for everywhere, see `engine_command.argv`.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class EngineProcess:
         redact: Callable[[str], str] = str,
         link_cache: Callable[[Log], Awaitable[None]] | None = ldconfig.refresh,
         execute_limit: float = launch.LIMIT,
+        guard_all: bool = False,
     ) -> None:
         self._post = post
         self._clock = clock
@@ -99,6 +101,7 @@ class EngineProcess:
         self._link_cache = link_cache
         self._linking: asyncio.Task[None] | None = None
         self._execute_limit = execute_limit
+        self._guard_all = guard_all
         self._scratch = Scratch(run_dir)
         self._leftovers = Leftovers(self._mark_folders, self._scratch, log)
         self._reaper = Reaper(log=log)
@@ -230,10 +233,21 @@ class EngineProcess:
             return Finding.of("PortTaken", port=self._port, holder=holder)
         attempt.tmpdir = self._scratch.make(attempt.epoch)
         command = engine_command.argv(
-            target, command=self._command, host=self._host, port=self._port, data=self._data, offline=offline
+            target,
+            command=self._command,
+            host=self._host,
+            port=self._port,
+            data=self._data,
+            offline=offline,
+            guard_all=self._guard_all,
         )
         environment = engine_command.environment(
-            os.environ, target, data=self._data, tmpdir=attempt.tmpdir, offline=offline
+            os.environ,
+            target,
+            data=self._data,
+            tmpdir=attempt.tmpdir,
+            offline=offline,
+            guard_all=self._guard_all,
         )
         attempt.started_with(target.model, environment.get("HF_ENDPOINT"), self._port)
         attempt.oom_kills_before = self._oom_kills()

@@ -7,8 +7,11 @@ executed, so a file that was cut short by our end stands for an engine that neve
 import os
 
 from vllm_fsm.adapters import procfs
+from vllm_fsm.files import own
 
 PREFIX, SUFFIX = "engine-", ".mark"
+LONGEST = 1 << 16
+"""Bytes of a mark."""
 
 
 class Mark:
@@ -73,7 +76,8 @@ class Mark:
 
 def write(mark: Mark, directory: str) -> None:
     """Record `mark` in `directory`. Not synced: the processes do not outlive the kernel either. Raises OSError."""
-    with open(os.path.join(directory, mark.file), "w", encoding="utf-8", errors="surrogateescape") as file:
+    descriptor = own.open_anew(os.path.join(directory, mark.file), 0o644)
+    with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(f"{mark.line()}\n")
 
 
@@ -99,8 +103,10 @@ def read_all(directory: str) -> list[Mark]:
         if not (name.startswith(PREFIX) and name.endswith(SUFFIX)):
             continue
         path = os.path.join(directory, name)
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            line = file.read(1 << 16)
+        try:
+            line = own.read(path, LONGEST).decode("utf-8", "surrogateescape")
+        except OSError:
+            continue  # whatever it is, it is no mark of ours, and hides no other
         try:
             if not line.endswith("\n"):
                 raise ValueError("cut short")

@@ -24,6 +24,7 @@ class Scratch:
 
     def make(self, epoch: int) -> str:
         """Return the path of a new directory with mode 0700. Raises OSError."""
+        self._drop_link()
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         path = tempfile.mkdtemp(prefix=f"{epoch}-", dir=self._folder)
         if len(os.fsencode(path)) <= LONGEST:
@@ -37,8 +38,14 @@ class Scratch:
         if parent == self._folder or (parent == ELSEWHERE and name.startswith(PREFIX)):
             shutil.rmtree(path, ignore_errors=True)
 
+    def _drop_link(self) -> None:
+        """A link in the folder's place was not made by us: nothing behind it is made or removed."""
+        if os.path.islink(self._folder):
+            os.unlink(self._folder)
+
     def remove_all(self, keep: Container[str] = ()) -> None:
         """Remove what earlier attempts left in the run directory, but the paths in `keep`: somebody lives there."""
+        self._drop_link()
         try:
             paths = [os.path.join(self._folder, name) for name in os.listdir(self._folder)]
         except OSError:

@@ -28,7 +28,8 @@ def main() -> None:
     if os.getppid() != controller:  # it ended before we asked to be told
         sys.exit(127)
     os.set_inheritable(channel, False)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    dump = 1 if resource.getrlimit(resource.RLIMIT_CORE)[1] else 0  # see `last_words`
+    resource.setrlimit(resource.RLIMIT_CORE, (dump, dump))
     for number in SIGNALS:  # `signal` would be twice as slow to import as all the rest
         libc.signal(number, None)
     libc.sigprocmask(SIG_SETMASK, bytes(128), None)

@@ -1,0 +1,105 @@
+"""The kernel ends the controller for want of memory: a real kill, in a memory cgroup of the test's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from support.controller import Controller
+from support.wait import wait_for
+
+ROOT = Path("/sys/fs/cgroup")
+ROOM = 64 << 20
+"""Bytes that may be taken beyond what the whole tree has."""
+LIMIT = 2.0
+"""Seconds in which the engine has to end."""
+HOG = """
+import os, sys
+from pathlib import Path
+group, controller = Path(sys.argv[1]), sys.argv[2]
+(group / "cgroup.procs").write_text(str(os.getpid()))
+kept = []
+for _ in range(1024):
+    try:
+        state = Path("/proc", controller, "stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        break
+    if state == "Z":
+        break
+    kept.append(b"x" * (1 << 20))
+"""
+
+
+def joining(group: Path) -> tuple[str, ...]:
+    """A command that puts itself into `group` and becomes another."""
+    return ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
+
+
+def own(controller: str) -> Path:
+    """The directory of our own cgroup, of version 1 for this controller or of version 2."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        if controller in names.split(","):
+            return ROOT / controller / path.lstrip("/")
+    return ROOT / line.rpartition(":")[2].lstrip("/")
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    made = own("memory") / f"vllm-fsm-test-{os.getpid()}"
+    if os.geteuid() != 0:
+        pytest.skip("only root may make a cgroup")
+    try:
+        made.mkdir()
+    except OSError as error:
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+    try:
+        if not any((made / name).exists() for name in ("memory.max", "memory.limit_in_bytes")):
+            pytest.skip("memory is not limited by cgroups here")
+        yield made
+    finally:
+
+        def gone() -> bool:
+            with suppress(OSError):
+                made.rmdir()
+            return not made.exists()
+
+        wait_for(gone, 10.0, "an empty cgroup")
+
+
+def limit(group: Path) -> None:
+    """Leave ROOM beyond what is used now."""
+    for usage, most in (("memory.current", "memory.max"), ("memory.usage_in_bytes", "memory.limit_in_bytes")):
+        if (group / usage).exists():
+            (group / most).write_text(str(int((group / usage).read_text()) + ROOM))
+
+
+def test_an_engine_ends_with_a_controller_that_the_kernel_killed(tmp_path: Path, group: Path) -> None:
+    with Controller(tmp_path, prefix=joining(group)) as controller:
+        controller.serve("tiny", RUDE_CHILDREN=2, RUDE_SIGTERM="deaf").ready()
+        process = controller.process
+        assert process is not None
+        assert str(process.pid) in (group / "cgroup.procs").read_text().split()
+        Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
+        limit(group)
+        hog = subprocess.Popen((sys.executable, "-c", HOG, str(group), str(process.pid)))
+        try:
+            assert controller.ends() == -signal.SIGKILL
+            killed = time.monotonic()
+            assert hog.wait(20.0) == 0, "it was not the hog that was killed"
+            wait_for(lambda: not controller.left(), 10.0, "nothing of the engine is left")
+            assert time.monotonic() - killed < LIMIT
+        finally:
+            hog.kill()
+            hog.wait()
+    with Controller(tmp_path) as after:
+        after.says("transition", to="Ready")
+        assert not after.events("leftovers-remain")
