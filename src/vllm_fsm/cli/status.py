@@ -38,10 +38,10 @@ def lines(document: dict[str, Any], now: datetime, columns: int) -> list[str]:
         ("wanted", _target(wanted) if wanted else "nothing"),
         ("runs", _running(document, wanted, active)),
     ]
-    if document["phase"]:
+    if document.get("phase"):
         phase = document["phase"]
         rows.append(("phase", f"{phase['name']} for {_lasted(phase['since'], now)}: {phase['message']}"))
-    if document["phases"]:
+    if document.get("phases"):
         rows.append(("phases", _phases(document["phases"])))
     download = document["download"]
     if download:
@@ -71,7 +71,7 @@ def _phases(phases: list[dict[str, Any]]) -> str:
 def _running(document: dict[str, Any], wanted: dict[str, Any] | None, active: dict[str, Any] | None) -> str:
     process = f"process {document['pid']}" if document["pid"] else "not yet a process"
     what = "what is wanted" if active == wanted else _target(active) if active else "the last engine"
-    if document["fallback"]:
+    if document.get("fallback"):
         what = f"the fallback, {what}"
     match document["engine"]:
         case "Alive" if document["state"] == "Ready":
