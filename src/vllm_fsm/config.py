@@ -36,6 +36,7 @@ class Config:
     stall_timeout: float = 60.0
     swap: str = "after-download"
     xet: bool = False
+    warm: str = "off"
     log_format: str = "auto"
 
     @property

@@ -88,6 +88,14 @@ def _run(run: argparse.ArgumentParser) -> None:
         "auto: console on a terminal, else json",
         choices=["auto", "json", "console"],
     )
+    _flag(
+        run,
+        "warm",
+        str,
+        default.warm,
+        "keep a process that has imported vLLM, for a faster next start; auto: where memory allows it",
+        choices=["auto", "on", "off"],
+    )
     _flag(run, "xet", switch, "off", "fetch over Xet where the hub offers it (never tried: no such hub)", const="on")
 
 
