@@ -276,12 +276,12 @@ class EngineProcess:
         attempt.take_over(body)
         assert attempt.output is not None
         attempt.output.pass_to(partial(self._hand_on, attempt), attempt.secret)
-        secrets = dict.fromkeys(VOLATILE, attempt.secret)
-        if await self.warm.become(spare, command, secrets):
+        problem = await self.warm.become(spare, command, dict.fromkeys(VOLATILE, attempt.secret))
+        if not problem:
             return True
-        if attempt.doomed:
-            return False
-        body.take_over(attempt)
+        if not attempt.doomed:
+            self.warm.failed(problem)
+            body.take_over(attempt)
         self.warm.release(spare)
         return False
 

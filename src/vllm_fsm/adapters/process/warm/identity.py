@@ -5,6 +5,7 @@ Everything here is taken anew for each start. One difference, and the parent is 
 
 from __future__ import annotations
 
+import glob
 import os
 import resource
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from vllm_fsm.adapters.process.warm.parent import VOLATILE
 Stamp = tuple[str, int, int, int]
 """Path, inode, bytes, and time of the last change in nanoseconds."""
 LIMITS: Final = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
+DEVICES: Final = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dri/render*")
 PACKAGE: Final = ("__init__.py", "_version.py", "entrypoints/cli/main.py", "entrypoints/cli/serve.py")
 """Files of vLLM that are looked at beside its metadata: who edits an installation, edits or replaces these in time."""
 
@@ -33,6 +35,10 @@ class Identity(NamedTuple):
     directory: tuple[str, int]
     limits: tuple[tuple[int, int], ...]
     umask: int
+    devices: tuple[str, ...]
+    """The GPUs' files: the platform is chosen at import."""
+    cpus: tuple[int, ...]
+    """Those that may be used: libraries count them when they are loaded."""
 
     def difference(self, other: Identity) -> str:
         """Name what differs, with the names of variables but never their values; empty when nothing does."""
@@ -64,6 +70,8 @@ def of(command: Sequence[str], environment: Mapping[str, str]) -> Identity | Non
         _directory(),
         tuple(resource.getrlimit(number) for number in LIMITS),
         _umask(),
+        tuple(sorted(path for pattern in DEVICES for path in glob.iglob(pattern))),
+        tuple(sorted(os.sched_getaffinity(0))),
     )
 
 

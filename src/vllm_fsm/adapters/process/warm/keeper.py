@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vllm_fsm.adapters.ports import Clock, Log
 from vllm_fsm.adapters.process import pidfd
 from vllm_fsm.adapters.process.attempt import Attempt
-from vllm_fsm.adapters.process.warm import identity as identities
 from vllm_fsm.adapters.process.warm import memory, plan
 from vllm_fsm.adapters.process.warm.parent import VOLATILE
 from vllm_fsm.adapters.process.warm.spare import Broken, Spare
 from vllm_fsm.core.snapshot import Finding
+
+if TYPE_CHECKING:
+    from vllm_fsm.adapters.process.warm.identity import Identity
 
 OFF, AUTO, ON = "off", "auto", "on"
 SETTLE: Final = 30.0
@@ -115,12 +117,12 @@ class Keeper:
         spare = self._spare
         if spare is not None and (not spare.ready and not calm):
             self._throw_away("busy")
-        elif spare is not None and given is not None and self._differs(spare, given):
+        elif spare is not None and given is not None and self._difference(spare, given):
             self._throw_away("environment")
-        if calm and (self._working is None or self._working.done()):
+        if not calm:
+            self._rest()
+        elif self._working is None:
             self._working = self._do(self._work())
-        elif not calm and self._working is not None:
-            self._working.cancel()
 
     def started(self, session: int, given: Mapping[str, str], spare: Spare | None) -> None:
         """An engine was executed: `spare` became it, if there was one."""
@@ -134,7 +136,7 @@ class Keeper:
     def ended(self, *, asked: bool) -> None:
         """The engine ended; `asked`: because we wanted it."""
         if self._serving_warm and self._study is not None and not asked:
-            self._fail("its engine ended before it served")
+            self.failed("its engine ended before it served")
         self._serving_warm = False
         self._end_study()
 
@@ -143,30 +145,30 @@ class Keeper:
     def claim(self, given: Given) -> Spare | None:
         """Return the warm parent for a start now, if there is one that fits; it is the caller's from then on."""
         spare, self._spare = self._spare, None
-        if self._working is not None:
-            self._working.cancel()
+        self._rest()
         if spare is None:
             return None
         self.changed()
-        if not spare.ready:
-            difference = "it is not ready yet"
-        else:
-            now = identities.of(self._command, given(spare.body.tmpdir or ""))
-            difference = "vLLM is gone" if now is None else spare.identity.difference(now)
+        difference = "it is not ready yet" if not spare.ready else self._difference(spare, given)
         if difference:
             self._log("warm-parent-not-used", difference=difference)
             self.release(spare)
             return None
         return spare
 
-    async def become(self, spare: Spare, argv: Sequence[str], secrets: Mapping[str, str]) -> bool:
-        """Let the claimed parent become the engine; False when it does not: it must be killed, and counts as failed."""
+    async def become(self, spare: Spare, argv: Sequence[str], secrets: Mapping[str, str]) -> str:
+        """Let the claimed parent become the engine; return why it does not: it must be killed then. Empty: it does."""
         try:
             await spare.become(argv, secrets, self._patience)
         except (Broken, OSError, TimeoutError) as error:
-            self._fail(str(error) or f"no answer within {self._patience:g} s")
-            return False
-        return True
+            return str(error) or f"no answer within {self._patience:g} s"
+        return ""
+
+    def failed(self, error: str) -> None:
+        """A warm parent was of no use, by no fault of ours."""
+        self._failures += 1
+        self._rest_until = self._clock() + min(FIRST_REST * 2 ** (self._failures - 1), LONGEST_REST)
+        self._log("warm-parent-failed", error=self._redact(error))
 
     def release(self, spare: Spare) -> None:
         """Throw away a claimed parent, in the background."""
@@ -206,7 +208,7 @@ class Keeper:
     async def _work(self) -> None:
         """As long as it is calm: make one when that is right, and look after it."""
         await asyncio.sleep(self._settle)
-        while self._calm and self._given is not None:
+        while self._given is not None:
             spare = self._spare
             if spare is None:
                 self._say_why(self._objection())
@@ -214,13 +216,19 @@ class Keeper:
                     await self._prepare(self._given)
                     continue
             elif spare.body.exited.is_set():
-                self._fail(f"it ended: {spare.lines[-1]}" if spare.lines else "it ended")
+                self.failed(f"it ended: {spare.lines[-1]}" if spare.lines else "it ended")
                 self._throw_away("ended")
             elif self._mode == AUTO and not self._enough(0.0):
                 self._throw_away("memory")
-            elif self._differs(spare, self._given):
+            elif self._difference(spare, self._given):
                 self._throw_away("files")
             await self._pause()
+
+    def _rest(self) -> None:
+        """Make none, and look at none, until it is calm again."""
+        if self._working is not None:
+            self._working.cancel()
+            self._working = None
 
     async def _pause(self) -> None:
         """Wait for the next look, or for the end of the parent."""
@@ -244,7 +252,7 @@ class Keeper:
         body = Attempt(0, "", self._redact)
         body.tmpdir = self._scratch(0)
         environment = {name: value for name, value in given(body.tmpdir).items() if name not in VOLATILE}
-        found = identities.of(self._command, environment)
+        found = self._identify(environment)
         if found is None or (self._mode == AUTO and not found.version.startswith(SUPPORTED)):
             self._say_why("this engine is not supported")
             await self._discard(body)
@@ -268,7 +276,7 @@ class Keeper:
                 said = await spare.warm(self._plan)
         except (Broken, OSError, ValueError, TimeoutError) as error:
             if self._spare is spare:
-                self._fail(str(error) or f"not ready within {LONGEST:g} s")
+                self.failed(str(error) or f"not ready within {LONGEST:g} s")
                 self._throw_away("broken")
             return
         self._cost = float(spare.memory)
@@ -293,9 +301,15 @@ class Keeper:
             body.status = process.wait()
             body.exited.set()
 
-    def _differs(self, spare: Spare, given: Given) -> bool:
-        now = identities.of(self._command, given(spare.body.tmpdir or ""))
-        return now is None or bool(spare.identity.difference(now))
+    def _difference(self, spare: Spare, given: Given) -> str:
+        now = self._identify(given(spare.body.tmpdir or ""))
+        return "vLLM is gone" if now is None else spare.identity.difference(now)
+
+    def _identify(self, environment: Mapping[str, str]) -> Identity | None:
+        # Imported when it is needed: `shutil` and `glob` would take their time at every start of the controller.
+        from vllm_fsm.adapters.process.warm import identity
+
+        return identity.of(self._command, environment)
 
     def _throw_away(self, why: str) -> None:
         spare, self._spare = self._spare, None
@@ -336,11 +350,6 @@ class Keeper:
         if self._studying is not None:
             self._studying.cancel()
             self._studying = None
-
-    def _fail(self, error: str) -> None:
-        self._failures += 1
-        self._rest_until = self._clock() + min(FIRST_REST * 2 ** (self._failures - 1), LONGEST_REST)
-        self._log("warm-parent-failed", error=self._redact(error))
 
     def _say_why(self, why: str) -> None:
         if why != self._why:

@@ -1,9 +1,10 @@
 """Imports what an engine will need, waits, and becomes the engine: run by path by the engine's own interpreter.
 
-    parent.py DESCRIPTOR SCRIPT
+    parent.py DESCRIPTOR SCRIPT [PADDING]
 
 Standard library only, and nothing of ours: what is imported here is in the engine too. DESCRIPTOR is a socket; whoever
 holds its other end starts this process, or ends it by closing. SCRIPT is vLLM's console script.
+PADDING makes room for the arguments of the engine, which will be shown in place of these.
 
 vLLM starts its other processes by `multiprocessing`'s method `spawn`: a fresh interpreter, which imports everything
 again. So each process here keeps a spare for every child that it is told it will spawn: a real child of it, executed
@@ -36,6 +37,8 @@ PATIENCE = 3.0
 """Seconds in which a spare must answer."""
 UNUSED = 300.0
 """Seconds that a spare waits once the process that keeps it is in use."""
+ASIDE = 128
+"""The lowest number of a descriptor of ours."""
 LONGEST = 1 << 22
 """Bytes of a line."""
 VOLATILE = ("VLLM_API_KEY",)
@@ -108,33 +111,37 @@ class Priority:
 
 
 class Channel:
-    """Lines of JSON on a socket, with descriptors."""
+    """Lines of JSON on a socket, with descriptors; out of the way of the numbers that a spawned process is given."""
 
     def __init__(self, descriptor: int) -> None:
-        os.set_inheritable(descriptor, False)
-        self.socket = socket.socket(fileno=descriptor)
+        import fcntl
+
+        self.socket = socket.socket(fileno=fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, ASIDE))
+        os.close(descriptor)
         self._rest = b""
+        self.descriptors: list[int] = []
+        """Those that came."""
 
     def send(self, message: object, descriptors: Sequence[int] = ()) -> None:
         """Send one line. Raises OSError."""
         data = json.dumps(message).encode() + b"\n"
         sent = socket.send_fds(self.socket, [data], list(descriptors)) if descriptors else 0
-        self.socket.sendall(data[sent:])
+        if sent < len(data):  # who has read all may have closed already
+            self.socket.sendall(data[sent:])
 
-    def receive(self, timeout: float | None = None) -> tuple[Any, list[int]]:
-        """Return a line and its descriptors; None for the line at the end. Raises OSError, ValueError."""
+    def receive(self, timeout: float | None = None) -> Any:
+        """Return a line, None at the end. Raises OSError, ValueError."""
         self.socket.settimeout(timeout)
-        descriptors: list[int] = []
         while b"\n" not in self._rest:
             part, found, _, _ = socket.recv_fds(self.socket, 1 << 16, 64)
-            descriptors += found
+            self.descriptors += found
             self._rest += part
             if not part:
-                return None, descriptors
+                return None
             if len(self._rest) > LONGEST:
                 raise ValueError("too long")
         line, _, self._rest = self._rest.partition(b"\n")
-        return json.loads(line), descriptors
+        return json.loads(line)
 
     def close(self) -> None:
         """Close the socket."""
@@ -146,13 +153,16 @@ class Spare:
 
     def __init__(self, plan: dict[str, Any], depth: int, nice: int, script: str) -> None:
         import multiprocessing.util
+        import subprocess
 
         self.environment: dict[str, str] = plan["environment"]
         ours, theirs = socket.socketpair()
-        os.set_inheritable(theirs.fileno(), True)
         flags = multiprocessing.util._args_from_interpreter_flags()  # type: ignore[attr-defined]
         words = [sys.executable, *flags, os.path.abspath(__file__), str(theirs.fileno()), script]
-        self.pid = os.posix_spawn(sys.executable, words, self.environment)
+        # As `multiprocessing` would, down to the signals that are ignored.
+        process = subprocess.Popen(words, env=self.environment, pass_fds=(theirs.fileno(),), restore_signals=False)
+        process.returncode = 0  # it is `multiprocessing` that will wait for it
+        self.pid = process.pid
         theirs.close()
         self._channel = Channel(ours.detach())
         self._channel.send({"depth": depth, "nice": nice, "children": plan["children"]})
@@ -160,7 +170,7 @@ class Spare:
     def ready(self) -> Any:
         """Wait until all is imported, its own children's too; return what it says, None if it ended."""
         try:
-            return self._channel.receive()[0]
+            return self._channel.receive()
         except (OSError, ValueError):
             return None
 
@@ -180,8 +190,8 @@ class Spare:
         }
         try:
             self._channel.send(order, descriptors)
-            return bool(self._channel.receive(PATIENCE)[0])
-        except (OSError, ValueError):
+            return bool(self._channel.receive(PATIENCE)["taken"])
+        except (OSError, ValueError, TypeError):
             return False
         finally:
             self._channel.close()
@@ -280,47 +290,53 @@ def gpu_touched() -> bool:
 
 
 def show(words: Sequence[str], name: str) -> None:
-    """Let the kernel show these arguments and this name for the process, as exec would; where it cannot, let it be."""
+    """Let the kernel show these arguments and this name for the process, as after an exec.
+
+    They are written over our own, as far as there is room. Where the kernel does not let us say how long they are
+    (PR_SET_MM_MAP, without privileges since Linux 4.18), zeros follow.
+    """
     import ctypes
-    import mmap
     import struct
 
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_NAME, ctypes.c_char_p(os.fsencode(name)[:15]), 0, 0, 0)
-    text = b"".join(os.fsencode(word) + b"\0" for word in words)
-    memory = mmap.mmap(-1, len(text), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.write(text)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     with open("/proc/self/stat", "rb") as file:
         fields = [b"", b"", *file.read().rpartition(b")")[2].split()]  # field n of proc(5) is fields[n - 1]
-    code, stack, data = fields[25:27], fields[27], fields[44:46]
+    if not _SPACE:
+        _SPACE.extend(map(int, fields[47:49]))
+    start, end = _SPACE
+    text = b"".join(os.fsencode(word) + b"\0" for word in words)[: end - start - 1]
+    ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
     libc.sbrk.restype = ctypes.c_void_p
-    numbers = [*map(int, (*code, *data, fields[46])), libc.sbrk(0), int(stack), start, start + len(text)]
-    numbers += map(int, fields[49:51])
-    layout = ctypes.create_string_buffer(struct.pack("<12QIi", *numbers, 0, 0, -1))
-    size = ctypes.c_ulong(len(layout.raw) - 1)
-    if libc.prctl(PR_SET_MM, PR_SET_MM_MAP, layout, size, 0) == 0:
-        _KEPT.append(memory)
+    numbers = [*fields[25:27], *fields[44:47], libc.sbrk(0), fields[27], start, start + len(text), *fields[49:51]]
+    layout = struct.pack("<12QIi", *map(int, numbers), 0, 0, -1)
+    libc.prctl(PR_SET_MM, PR_SET_MM_MAP, ctypes.c_char_p(layout), ctypes.c_ulong(len(layout)), 0)
 
 
-_KEPT: list[object] = []
-"""Memory that the kernel reads."""
+_SPACE: list[int] = []
+"""Where our arguments began and ended when we were executed."""
 
 
-def place(descriptors: Iterable[int], wanted: Sequence[int]) -> None:
-    """Give received `descriptors` the numbers `wanted`, in which a spawned process would have them."""
+def place(descriptors: Iterable[int], wanted: Sequence[int]) -> bool:
+    """Give received `descriptors` the numbers `wanted`, in which a spawned process would have them.
+
+    False if something else has one of these numbers: an import opened it.
+    """
     import fcntl
 
-    above = max(wanted, default=0) + 1
-    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, above) for descriptor in descriptors]
+    above = max(ASIDE, *wanted) + 1
+    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, above) for descriptor in descriptors]
     for descriptor in descriptors:
         os.close(descriptor)
+    if any(os.path.lexists(f"/proc/self/fd/{number}") for number in wanted):
+        return False
     for descriptor, number in zip(moved, wanted, strict=True):
         os.dup2(descriptor, number, inheritable=False)
         os.close(descriptor)
+    return True
 
 
-def inherit(order: dict[str, Any], descriptors: list[int]) -> None:
+def inherit(order: dict[str, Any]) -> None:
     """Be as a process that its parent has just spawned."""
     import resource
 
@@ -331,7 +347,6 @@ def inherit(order: dict[str, Any], descriptors: list[int]) -> None:
             pass
     os.umask(order["umask"])
     os.chdir(order["directory"])
-    place(descriptors, order["descriptors"])
 
 
 def anew(script: str | None) -> dict[str, Any]:
@@ -369,7 +384,9 @@ def main() -> None:
     channel, script = Channel(int(sys.argv[1])), sys.argv[2]
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(script))
-    plan, _ = channel.receive()
+    if len(sys.argv) > 3:
+        show([*sys.orig_argv[:-1]], os.path.basename(sys.executable))
+    plan = channel.receive()
     if plan is None:
         return
     depth, nice = plan["depth"], plan.get("nice", os.getpriority(os.PRIO_PROCESS, 0))
@@ -388,21 +405,24 @@ def main() -> None:
             "children": children.said,
         }
     )
-    order, descriptors = channel.receive()
+    order = channel.receive()
     if order is not None and "soon" in order:
-        order, descriptors = channel.receive(UNUSED)
+        order = channel.receive(UNUSED)
     if order is None:
         os._exit(0)
+    taken = not depth or place(channel.descriptors, order["descriptors"])
     for name, value in order["variables"].items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
     words = order["argv"]
-    channel.send({"taken": True})
+    channel.send({"taken": taken})
     channel.close()
+    if not taken:
+        os._exit(0)
     if depth:
-        inherit(order, descriptors)
+        inherit(order)
     else:
         show(words, os.path.basename(script))
     children.attach()

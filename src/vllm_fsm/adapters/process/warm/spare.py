@@ -7,16 +7,20 @@ import json
 import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.process.attempt import Attempt
 from vllm_fsm.adapters.process.warm import parent
-from vllm_fsm.adapters.process.warm.identity import Identity
 from vllm_fsm.adapters.process.warm.plan import Node
+
+if TYPE_CHECKING:
+    from vllm_fsm.adapters.process.warm.identity import Identity
 
 LONGEST: Final = 1 << 20
 """Bytes of an answer."""
+ROOM: Final = 32 * 1024
+"""Bytes of arguments that an engine can be shown with: all of them, by far."""
 REMEMBERED: Final = 20
 """Lines of its own output that are kept, to explain an end by."""
 
@@ -51,7 +55,7 @@ class Spare:
     def command(self) -> tuple[str, ...]:
         """Return the command that makes it."""
         identity = self.identity
-        return (*identity.interpreter, parent.__file__, str(self.theirs.fileno()), identity.script)
+        return (*identity.interpreter, parent.__file__, str(self.theirs.fileno()), identity.script, "-" * ROOM)
 
     async def warm(self, plan: Node) -> dict[str, Any]:
         """Tell it what to prepare; return what it says when all is imported. Raises Broken, OSError."""
