@@ -180,6 +180,7 @@ def test_a_child_with_another_environment_is_spawned_as_ever(script: Path) -> No
         left = {p.pid for p in alive(started.pid) if b"resource_tracker" not in procfs.cmdline(p.pid)}
         assert left == ours, "the spare is gone"
         await await_for(lambda: rig.engine.warm._plan.children[0].values["OTHER"] == "second", what="learnt")
+        assert rig.logged("warm-child-not-used") == [{"difference": "OTHER"}]
 
     play(scenario, script)
 

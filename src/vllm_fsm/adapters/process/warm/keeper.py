@@ -122,7 +122,7 @@ class Keeper:
         if not calm:
             self._rest()
         elif self._working is None:
-            self._working = self._do(self._work())
+            self._working = self._do(self._work)
 
     def started(self, session: int, given: Mapping[str, str], spare: Spare | None) -> None:
         """An engine was executed: `spare` became it, if there was one."""
@@ -131,7 +131,7 @@ class Keeper:
         self._serving_warm = spare is not None
         self._end_study()
         self._study = plan.Study(self._plan, session, given, spare.children if spare is not None else ())
-        self._studying = self._do(self._watch_start(self._study))
+        self._studying = self._do(self._watch_start, self._study)
 
     def ended(self, *, asked: bool) -> None:
         """The engine ended; `asked`: because we wanted it."""
@@ -173,7 +173,7 @@ class Keeper:
     def release(self, spare: Spare) -> None:
         """Throw away a claimed parent, in the background."""
         self._going.add(spare)
-        self._do(self._end(spare))
+        self._do(self._end, spare)
 
     def report(self) -> dict[str, Any] | None:
         """Return what `status` says, None when it is switched off; memory in bytes."""
@@ -260,7 +260,7 @@ class Keeper:
             return
         spare = self._spare = Spare(found, body, environment)
         self.changed()
-        spare.warming = self._do(self._warm(spare))
+        spare.warming = self._do(self._warm, spare)
         await asyncio.wait((spare.warming,))
 
     async def _warm(self, spare: Spare) -> None:
@@ -271,7 +271,7 @@ class Keeper:
             if problem is not None:
                 raise Broken(str(dict(problem.message.params).get("error") or problem.reason))
             spare.theirs.close()
-            self._do(self._reap(spare.body))
+            self._do(self._reap, spare.body)
             async with asyncio.timeout(LONGEST):
                 said = await spare.warm(self._plan)
         except (Broken, OSError, ValueError, TimeoutError) as error:
@@ -333,7 +333,8 @@ class Keeper:
 
     async def _watch_start(self, study: plan.Study) -> None:
         while True:
-            study.look()
+            for difference in study.look():
+                self._log("warm-child-not-used", difference=difference)
             await asyncio.sleep(STUDY)
 
     def _served(self) -> None:
@@ -358,15 +359,15 @@ class Keeper:
                 self._log("no-warm-parent", why=why)
             self.changed()
 
-    def _do(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.create_task(self._guard(work))
+    def _do(self, work: Callable[..., Awaitable[None]], *arguments: object) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._guard(work, *arguments))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _guard(self, work: Awaitable[None]) -> None:
+    async def _guard(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
         try:
-            await work
+            await work(*arguments)
         except Exception as error:
             self._log("warm-parent-failed", error=repr(error))
 

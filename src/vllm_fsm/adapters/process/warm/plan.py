@@ -6,6 +6,7 @@ is enough. What was seen of one start is the plan for the spares of the next.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -78,11 +79,11 @@ class Study:
             self._spares[said["pid"]] = parent, node
             self._place(node, said["children"])
 
-    def look(self) -> bool:
-        """Look once; return whether something new was seen."""
+    def look(self) -> list[str]:
+        """Look once; return for each spare that was spawned anew why: which variables were not as planned."""
         here = sorted((p for p in procfs.processes() if p.session == self._session), key=lambda one: one.start)
         living = {process.pid for process in here}
-        news = False
+        reasons = []
         for process in here:
             parent = self._nodes.get(process.parent)
             if parent is None or process.pid in self._nodes:
@@ -97,14 +98,19 @@ class Study:
             seen = sum(1 for known in self._nodes.values() if known in parent.children)
             parent.children = [*parent.children[:seen], node]
             self._nodes[process.pid] = node
-            news = True
-        return news
+            reasons += [_difference(one.order(self._given)["environment"], environment) for one in gone]
+        return reasons
 
     def end(self) -> None:
         """The engine serves: what waits still is not needed by such a start."""
         for pid, (above, node) in self._spares.items():
             if OURS in procfs.cmdline(pid):
                 above.children = [child for child in above.children if child is not node]
+
+
+def _difference(planned: Mapping[str, str], found: Mapping[str, str]) -> str:
+    names = (name for name in {*planned, *found} - {*VOLATILE} if planned.get(name) != found.get(name))
+    return ", ".join(sorted(names)) or "no answer"
 
 
 def _shown(pid: int) -> dict[str, str] | None:
@@ -117,8 +123,6 @@ def _shown(pid: int) -> dict[str, str] | None:
 
 
 def _variables(block: bytes) -> Iterator[tuple[str, str]]:
-    import os
-
     for entry in block.split(b"\0"):
         name, equals, value = entry.partition(b"=")
         if equals:
