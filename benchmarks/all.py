@@ -23,6 +23,7 @@ import real
 import startup
 import swap
 import throughput
+import warm
 import worlds
 from figure import ROOT, Figure, commit, machine, table, today
 
@@ -40,6 +41,7 @@ SCRIPTS = (
     downloading,
     swap,
     cache,
+    warm,
     worlds,
 )
 PAGE = """\

@@ -5,6 +5,7 @@
 | `FAKE_IMPORT=MODE` | what importing it does in a warm parent: `hang`, `die` (an exception), `exit`, `gpu` (says that |
 | | it initialised one), `noise` (prints what would be a cause of failure), `thread` (a thread stays) |
 | `FAKE_IMPORT_TIME=S` | it takes so long there |
+| `FAKE_REPORT=PATH` | write PATH (JSON): the environment at import and at entry, the version at import |
 | `FAKE_SPAWN=PATH` | before it serves, it changes its environment and spawns a process, which spawns one more; each |
 | | writes PATH.1, PATH.2 (JSON) and stays |
 | `FAKE_SPAWN_OTHER=PATH` | … with a variable OTHER whose value is that file's content |
@@ -20,6 +21,7 @@ from support.rude import SCRIPT
 INIT = '''\
 """Imported once in each process; says what the environment was."""
 import os, sys, time
+from vllm._version import NUMBER
 ENVIRONMENT = dict(os.environ)
 PARENT = sys.argv[0].endswith("parent.py")
 if PARENT:
@@ -49,7 +51,13 @@ from vllm import rude
 
 
 def main():
-    vllm.ENTERED = dict(os.environ)
+    if os.environ.get("FAKE_REPORT"):
+        import json
+
+        facts = {"imported": vllm.ENVIRONMENT, "entered": dict(os.environ), "version": vllm.NUMBER, "warm": vllm.PARENT}
+        with open(os.environ["FAKE_REPORT"] + ".new", "w") as file:
+            json.dump({**facts, "pid": os.getpid()}, file)
+        os.replace(os.environ["FAKE_REPORT"] + ".new", os.environ["FAKE_REPORT"])
     path = os.environ.get("FAKE_SPAWN")
     if path:
         import multiprocessing
@@ -126,7 +134,7 @@ def install(root: Path, version: str = "0.32.0") -> Path:
     (root / "pyvenv.cfg").write_text(f"home = {real.parent}\ninclude-system-site-packages = false\n")
     (packages / f"vllm-{version}.dist-info").mkdir()
     (packages / "vllm" / "__init__.py").write_text(INIT)
-    (packages / "vllm" / "_version.py").write_text("")
+    (packages / "vllm" / "_version.py").write_text("NUMBER = 0\n")
     (packages / "vllm" / "child.py").write_text(CHILD)
     shutil.copy(SCRIPT, packages / "vllm" / "rude.py")
     for folder in (cli.parent, cli):
