@@ -14,14 +14,22 @@ from support.wait import wait_for
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.procfs import Process
 
+LISTENING = "0A"
 SIGNALS = ("SigIgn", "SigBlk", "SigCgt")
 
 
-def _facts(process: Process) -> dict[str, Any]:
+def _clients(port: int) -> set[str]:
+    """The connections of those who ask, the controller's own among them, as /proc/PID/fd names them."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{port:04X}") and row[3] != LISTENING}
+
+
+def _facts(process: Process, clients: set[str]) -> dict[str, Any]:
     """What /proc shows of a process, apart from numbers that no two processes share."""
     folder = Path(f"/proc/{process.pid}")
     status = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines() if ":\t" in line)
-    kinds = Counter(re.sub(r":?\[\d+\]", "", os.readlink(link)) for link in (folder / "fd").iterdir())
+    targets = [os.readlink(link) for link in (folder / "fd").iterdir()]
+    kinds = Counter(re.sub(r":?\[\d+\]", "", target) for target in targets if target not in clients)
     return {
         "name": process.name,
         "cmdline": procfs.cmdline(process.pid).rstrip(b"\0") if process.name != "python" else b"",
@@ -46,6 +54,7 @@ def _environment(pid: int) -> dict[str, str]:
 def _look(service: Service) -> dict[str, Any]:
     """Everything that must be the same in both starts."""
     family = service.family()
+    clients = _clients(service.port)
     _, models = service.ask("/v1/models", service.key)
     for card in models["data"]:
         card.pop("created")
@@ -61,7 +70,7 @@ def _look(service: Service) -> dict[str, Any]:
     lines = [line["line"] for line in service.lines if line["event"] == "engine-output"]
     given = [line for line in lines if "non-default args:" in line][-1]
     return {
-        "processes": {name: _facts(process) for name, process in family.items()},
+        "processes": {name: _facts(process, clients) for name, process in family.items()},
         "parents": {
             "core": family["core"].parent == family["leader"].pid,
             "worker": family["worker"].parent == family["core"].pid,

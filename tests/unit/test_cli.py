@@ -108,10 +108,10 @@ def test_status_tells_how_the_next_engine_would_start():
         return next((line for line in lines if line.startswith("next start")), "")
 
     ready = row(state="ready", memory=1_350_000_000, cpuSeconds=18.2, processes=3)
-    assert ready == "next start warm: 3 processes with all imported, 1.4 GB, made in 18.2 s of CPU"
-    assert row(state="preparing") == "next start plain, until a warm one is prepared"
-    assert row(state="none", why="not enough free memory") == "next start plain: not enough free memory"
-    assert row(state="none") == "next start plain"
+    assert ready == "next start  warm: 3 processes with all imported, 1.4 GB, made in 18.2 s of CPU"
+    assert row(state="preparing") == "next start  plain, until a warm one is prepared"
+    assert row(state="none", why="not enough free memory") == "next start  plain: not enough free memory"
+    assert row(state="none") == "next start  plain"
     assert "next start" not in shown(Story().ready())
 
 
