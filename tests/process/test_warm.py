@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from support.controller import Controller
 from support.engine_rig import KEY, Rig, alive, runs, target
-from support.wait import await_for
+from support.wait import await_for, wait_for
 from support.warm_vllm import install
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.process.warm import keeper as keeper_module
@@ -436,6 +437,20 @@ def test_after_a_failure_it_rests(script: Path) -> None:
         assert rig.logged("no-warm-parent") == [{"why": "the last one failed"}]
 
     play(scenario, script, warm="auto")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["violent", "orderly"])
+def test_it_does_not_outlive_the_controller(script: Path, tmp_path: Path, number: int) -> None:
+    with Controller(tmp_path, "--warm", "on", engine=(str(script),), overrides={"settle": 0.0}) as controller:
+        wishes = {"FAKE_SPAWN": str(tmp_path / "child")}
+        controller.serve("tiny", **wishes)
+        controller.until("Ready")
+        controller.until("Ready", also=lambda health: health["warm"]["processes"] > 1)
+        ready = controller.says("warm-parent-ready")
+        assert len(alive(ready["pid"])) == ready["processes"]
+        controller.signal(number).ends()
+        wait_for(lambda: not alive(ready["pid"]), what="nothing is left")
+        wait_for(lambda: not list(controller.run_dir.glob("t/*")), what="no TMPDIR is left")
 
 
 def test_an_engine_that_is_no_python_has_none(script: Path) -> None:

@@ -78,6 +78,23 @@ def test_a_command_of_several_words_has_none(tmp_path: Path) -> None:
     assert identity.of((str(install(tmp_path)), "--flag"), GIVEN) is None
 
 
+def test_a_script_that_is_run_through_something_else_has_none(tmp_path: Path) -> None:
+    script = install(tmp_path)
+    text = script.read_text()
+    python = script.with_name("python")
+    script.write_text(text.replace(f"#!{python}", f"#!/usr/bin/env {python}"))
+    assert identity.of((str(script),), GIVEN) is None
+    script.write_text(text.replace(f"#!{python}", f"#!{python} -I"))
+    assert _of(script).interpreter == (str(python), "-I")
+
+
+def test_another_path_may_find_another_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = install(tmp_path)
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert identity.of(("vllm",), {"PATH": str(script.parent)}) is not None
+    assert identity.of(("vllm",), {"PATH": f"/elsewhere:{script.parent}"}) is None
+
+
 def test_a_plan_moves_with_the_tmpdir_and_holds_no_key() -> None:
     seen = {**GIVEN, "OMP_NUM_THREADS": "1", "CACHE": "/run/t/1/cache"}
     del seen["HF_HOME"]

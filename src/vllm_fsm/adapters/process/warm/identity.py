@@ -54,7 +54,7 @@ class Identity(NamedTuple):
 def of(command: Sequence[str], environment: Mapping[str, str]) -> Identity | None:
     """Return the identity of a start of `command` with `environment` now; None where vLLM's interpreter is unknown."""
     found = engine_version.installed(command) if len(command) == 1 else None
-    if found is None:
+    if found is None or not _runs(found, command[0], environment):
         return None
     packages = os.path.dirname(found.metadata)
     package = os.path.join(packages, "vllm")
@@ -73,6 +73,23 @@ def of(command: Sequence[str], environment: Mapping[str, str]) -> Identity | Non
         tuple(sorted(path for pattern in DEVICES for path in glob.iglob(pattern))),
         tuple(sorted(os.sched_getaffinity(0))),
     )
+
+
+def _runs(found: engine_version.Installed, command: str, environment: Mapping[str, str]) -> bool:
+    """Whether a plain start executes this script, and the kernel this interpreter for it with at most one option.
+
+    A start looks along the engine's PATH. Through `env` or a shell another name would be shown for the process.
+    """
+    if "/" not in command and environment.get("PATH") != os.environ.get("PATH"):
+        return False
+    try:
+        with open(found.script, "rb") as file:
+            first = file.readline(engine_version.FIRST)
+    except OSError:
+        return False
+    words = first[2:].split(None, 1)
+    options = [os.fsdecode(word).strip() for word in words]
+    return first.startswith(b"#!") and tuple(options) == found.interpreter
 
 
 def _stamp(path: str) -> Stamp:

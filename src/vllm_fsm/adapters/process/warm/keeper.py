@@ -32,6 +32,8 @@ LOOK: Final = 30.0
 """Seconds between two looks at memory and files while one stands ready."""
 STUDY: Final = 1.0
 """Seconds between two looks at an engine that starts, see `plan`."""
+LOOKS: Final = 900
+"""An engine that spawned nothing for so long has spawned all."""
 FIRST_REST, LONGEST_REST = 600.0, 86400.0
 """Seconds without a warm parent after one failed, doubled with every failure in a row; `auto` only."""
 SUPPORTED: Final = "0.32."
@@ -332,7 +334,7 @@ class Keeper:
     # --- what is learnt ------------------------------------------------------------------------------------------
 
     async def _watch_start(self, study: plan.Study) -> None:
-        while True:
+        for _ in range(LOOKS):
             for difference in study.look():
                 self._log("warm-child-not-used", difference=difference)
             await asyncio.sleep(STUDY)

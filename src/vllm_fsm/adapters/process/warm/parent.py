@@ -186,6 +186,7 @@ class Spare:
             "limits": [[number, *resource.getrlimit(number)] for number in _limits()],
             "umask": mask,
             "directory": os.getcwd(),
+            "inherited": _inherited(),
             "descriptors": descriptors,
         }
         try:
@@ -252,6 +253,13 @@ class Children:
             spare.end()
         pid: int = self._spawn(path, arguments, descriptors)
         return pid
+
+
+def _inherited() -> list[Any]:
+    """What a spawned process has from the thread that spawns it, and can not be given afterwards."""
+    with open("/proc/thread-self/status", encoding="ascii", errors="replace") as file:
+        signals = [line.split() for line in file if line.startswith(("SigBlk:", "SigIgn:"))]
+    return [signals, sorted(os.sched_getaffinity(0)), os.getpriority(os.PRIO_PROCESS, 0)]
 
 
 def _limits() -> list[int]:
@@ -410,7 +418,7 @@ def main() -> None:
         order = channel.receive(UNUSED)
     if order is None:
         os._exit(0)
-    taken = not depth or place(channel.descriptors, order["descriptors"])
+    taken = not depth or (order["inherited"] == _inherited() and place(channel.descriptors, order["descriptors"]))
     for name, value in order["variables"].items():
         if value is None:
             os.environ.pop(name, None)
