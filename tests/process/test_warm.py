@@ -268,6 +268,7 @@ def test_a_parent_that_cannot_be_made(script: Path, mode: str) -> None:
         expected = {"die": "RuntimeError: not today", "exit": "it ended", "gpu": "its imports initialise a GPU"}
         assert str(failed[0]["error"]).endswith(expected[mode])
         await _plain_instead(rig, wanted, None)
+        assert len(rig.logged("warm-parent-failed")) == 1, "it is not tried again at once"
 
     play(scenario, script)
 

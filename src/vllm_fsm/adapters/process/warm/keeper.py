@@ -123,7 +123,7 @@ class Keeper:
             self._throw_away("environment")
         if not calm:
             self._rest()
-        elif self._working is None:
+        elif self._working is None or self._working.done():
             self._working = self._do(self._work)
 
     def started(self, session: int, given: Mapping[str, str], spare: Spare | None) -> None:
@@ -151,7 +151,10 @@ class Keeper:
         if spare is None:
             return None
         self.changed()
-        difference = "it is not ready yet" if not spare.ready else self._difference(spare, given)
+        try:
+            difference = self._difference(spare, given) if spare.ready else "it is not ready yet"
+        except Exception as error:
+            difference = repr(error)
         if difference:
             self._log("warm-parent-not-used", difference=difference)
             self.release(spare)
@@ -213,10 +216,9 @@ class Keeper:
         while self._given is not None:
             spare = self._spare
             if spare is None:
-                self._say_why(self._objection())
+                self._say_why(self._objection(self._given))
                 if not self._why:
                     await self._prepare(self._given)
-                    continue
             elif spare.body.exited.is_set():
                 self.failed(f"it ended: {spare.lines[-1]}" if spare.lines else "it ended")
                 self._throw_away("ended")
@@ -241,8 +243,11 @@ class Keeper:
         except TimeoutError:
             pass
 
-    def _objection(self) -> str:
+    def _objection(self, given: Given) -> str:
         """Why none may be made now; empty when nothing speaks against it."""
+        found = self._identify(given(""))
+        if found is None or (self._mode == AUTO and not found.version.startswith(SUPPORTED)):
+            return "this engine is not supported"
         if self._mode == AUTO:
             if self._clock() < self._rest_until:
                 return "the last one failed"
@@ -255,10 +260,8 @@ class Keeper:
         body.tmpdir = self._scratch(0)
         environment = {name: value for name, value in given(body.tmpdir).items() if name not in VOLATILE}
         found = self._identify(environment)
-        if found is None or (self._mode == AUTO and not found.version.startswith(SUPPORTED)):
-            self._say_why("this engine is not supported")
+        if found is None:
             await self._discard(body)
-            await asyncio.sleep(LOOK)
             return
         spare = self._spare = Spare(found, body, environment)
         self.changed()
@@ -281,7 +284,7 @@ class Keeper:
                 self.failed(str(error) or f"not ready within {LONGEST:g} s")
                 self._throw_away("broken")
             return
-        self._cost = float(spare.memory)
+        self._cost = float(spare.memory or memory.FIRST_COST)
         self._log(
             "warm-parent-ready",
             pid=said.get("pid"),

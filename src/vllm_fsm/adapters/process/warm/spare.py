@@ -62,7 +62,11 @@ class Spare:
         order = plan.order(self.given)
         await self._send({"depth": 0, "children": order["children"]})
         said = await self._answer()
-        if said.get("gpu") or any(child.get("gpu") for child in said["children"]):
+        try:
+            touched = _touched(said)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise Broken(f"it does not speak as it should: {error!r}") from None
+        if touched:
             raise Broken("its imports initialise a GPU")
         self.children = said["children"]
         self.measure()
@@ -112,3 +116,10 @@ class Spare:
         if not isinstance(said, dict):
             raise Broken("it does not speak as it should")
         return {"children": [], **said}
+
+
+def _touched(said: dict[str, Any]) -> bool:
+    """Whether a GPU was initialised by a parent or one of its spares. Raises KeyError, TypeError, AttributeError."""
+    if not isinstance(said["pid"], int):
+        raise TypeError("pid")
+    return any([bool(said["gpu"]), *(_touched(child) for child in said["children"])])
