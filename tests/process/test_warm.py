@@ -368,6 +368,34 @@ def test_another_key_needs_no_other_parent(script: Path) -> None:
     play(scenario, script)
 
 
+@pytest.mark.parametrize(("name", "status"), [("ValueError", 1), ("KeyboardInterrupt", -signal.SIGINT)])
+def test_it_fails_as_a_plain_start_fails(script: Path, name: str, status: int) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        trigger = rig.root / "raise"
+        base = target()
+        variables = {**dict(base.environment), "FAKE_RAISE": str(trigger)}
+        wanted = Target(base.arguments, tuple(sorted(variables.items())), base.key, base.model)
+        await rig.serving(wanted)
+        pid = await rig.warmed(wanted)
+        rig.expect(wanted, calm=False)
+        await rig.ended()
+        trigger.write_text(name)
+        said = []
+        for _ in ("warm", "plain"):
+            rig.lines.clear()
+            started = await rig.started(wanted)
+            exited = await rig.next(events.EngineExited)
+            assert exited.status == status
+            await rig.vacated()
+            said.append((exited.finding, tuple(rig.lines)))
+            assert (started.pid == pid) is (len(said) == 1)
+        assert said[0] == said[1]
+        assert said[0][1][-1].startswith(name)
+        assert [fields["error"] for fields in rig.logged("warm-parent-failed")] == ["its engine ended before it served"]
+
+    play(scenario, script)
+
+
 def test_it_is_stopped_like_any_engine(script: Path) -> None:
     async def scenario(rig: WarmRig) -> None:
         wanted = target(CHILDREN="2", SHM="1", SEMAPHORE="1", TITLE="VLLM::EngineCore")

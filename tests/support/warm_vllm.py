@@ -5,6 +5,7 @@
 | `FAKE_IMPORT=MODE` | what importing it does in a warm parent: `hang`, `die` (an exception), `exit`, `gpu` (says that |
 | | it initialised one), `noise` (prints what would be a cause of failure), `thread` (a thread stays) |
 | `FAKE_IMPORT_TIME=S` | it takes so long there |
+| `FAKE_RAISE=PATH` | raise at entry what that file names, if it is there |
 | `FAKE_REPORT=PATH` | write PATH (JSON): the environment at import and at entry, the version at import |
 | `FAKE_SPAWN=PATH` | before it serves, it changes its environment and spawns a process, which spawns one more; each |
 | | writes PATH.1, PATH.2 (JSON) and stays |
@@ -58,6 +59,9 @@ def main():
         with open(os.environ["FAKE_REPORT"] + ".new", "w") as file:
             json.dump({**facts, "pid": os.getpid()}, file)
         os.replace(os.environ["FAKE_REPORT"] + ".new", os.environ["FAKE_REPORT"])
+    if os.path.exists(os.environ.get("FAKE_RAISE", "")):
+        with open(os.environ["FAKE_RAISE"]) as file:
+            raise {"KeyboardInterrupt": KeyboardInterrupt, "ValueError": ValueError}[file.read()]("as asked")
     path = os.environ.get("FAKE_SPAWN")
     if path:
         import multiprocessing

@@ -90,8 +90,7 @@ class Priority:
     def _returns(self) -> bool:
         import resource
 
-        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-            capable = next((int(line.split()[1], 16) for line in file if line.startswith("CapEff:")), 0)
+        capable = int(_status("CapEff:")[0][1], 16)
         allowed = resource.getrlimit(resource.RLIMIT_NICE)[0]
         return bool(capable >> 23 & 1) or allowed == resource.RLIM_INFINITY or allowed >= 20 - self.nice
 
@@ -178,13 +177,11 @@ class Spare:
         """Let it be the child that is started by `words`; False if it does not answer."""
         import resource
 
-        mask = os.umask(0o077)
-        os.umask(mask)
         order = {
             "argv": words,
             "variables": {name: os.environ.get(name) for name in VOLATILE},
             "limits": [[number, *resource.getrlimit(number)] for number in _limits()],
-            "umask": mask,
+            "umask": int(_status("Umask:")[0][1], 8),
             "directory": os.getcwd(),
             "inherited": _inherited(),
             "descriptors": descriptors,
@@ -255,11 +252,15 @@ class Children:
         return pid
 
 
+def _status(*names: str) -> list[list[str]]:
+    """Return these lines of what the kernel says of this thread, as words."""
+    with open("/proc/thread-self/status", encoding="ascii", errors="replace") as file:
+        return [line.split() for line in file if line.startswith(names)]
+
+
 def _inherited() -> list[Any]:
     """What a spawned process has from the thread that spawns it, and can not be given afterwards."""
-    with open("/proc/thread-self/status", encoding="ascii", errors="replace") as file:
-        signals = [line.split() for line in file if line.startswith(("SigBlk:", "SigIgn:"))]
-    return [signals, sorted(os.sched_getaffinity(0)), os.getpriority(os.PRIO_PROCESS, 0)]
+    return [_status("SigBlk:", "SigIgn:"), sorted(os.sched_getaffinity(0)), os.getpriority(os.PRIO_PROCESS, 0)]
 
 
 def _limits() -> list[int]:
@@ -336,10 +337,10 @@ def place(descriptors: Iterable[int], wanted: Sequence[int]) -> bool:
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, above) for descriptor in descriptors]
     for descriptor in descriptors:
         os.close(descriptor)
-    if any(os.path.lexists(f"/proc/self/fd/{number}") for number in wanted):
+    if len(moved) != len(wanted) or any(os.path.lexists(f"/proc/self/fd/{number}") for number in wanted):
         return False
     for descriptor, number in zip(moved, wanted, strict=True):
-        os.dup2(descriptor, number, inheritable=False)
+        os.dup2(descriptor, number)  # left open at an exec, as they are in a spawned process
         os.close(descriptor)
     return True
 
@@ -387,6 +388,13 @@ def run(words: list[str], script: str | None) -> None:
     exec(compile(source, script, "exec"), anew(script))  # noqa: S102 - what `python SCRIPT` does
 
 
+def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Print what nobody caught as it is printed without us: our own calls are left out."""
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    sys.__excepthook__(kind, error.with_traceback(trace), trace)
+
+
 def main() -> None:
     """Import, wait, become what is asked for."""
     channel, script = Channel(int(sys.argv[1])), sys.argv[2]
@@ -415,7 +423,10 @@ def main() -> None:
     )
     order = channel.receive()
     if order is not None and "soon" in order:
-        order = channel.receive(UNUSED)
+        try:
+            order = channel.receive(UNUSED)
+        except OSError:
+            order = None
     if order is None:
         os._exit(0)
     taken = not depth or (order["inherited"] == _inherited() and place(channel.descriptors, order["descriptors"]))
@@ -434,6 +445,7 @@ def main() -> None:
     else:
         show(words, os.path.basename(script))
     children.attach()
+    sys.excepthook = hook
     run(words, script if depth == 0 else None)
 
 
