@@ -199,7 +199,9 @@ class Chaos(Controller):
         self.variables = {"FAKE_REPORT": str(root / "report"), "FAKE_SPAWN": str(root / "child"), "CHAOS": "0"}
         self.wrong = dict.fromkeys(("environment", "version", "orphans", "key"), 0)
         self.warm = self.plain = 0
-        super().__init__(root, "--warm", "on", engine=(str(self.script),), overrides={"settle": 0.2})
+        # A real engine that crashed so often would be given up.
+        overrides = {"settle": 0.2, "settings": {"restart_intensity": 1_000_000, "restart_longest": 0.5}}
+        super().__init__(root, "--warm", "on", engine=(str(self.script),), overrides=overrides)
 
     def step(self) -> None:
         """Look at the parent, make trouble, ask for another engine or crash this one, and look at what comes."""

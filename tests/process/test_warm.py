@@ -23,6 +23,9 @@ from vllm_fsm.adapters.process.warm import keeper as keeper_module
 from vllm_fsm.core import events
 from vllm_fsm.core.snapshot import Target
 
+WARM = 120.0
+"""Seconds for a parent, which is made at the lowest priority."""
+
 Scenario = Callable[["WarmRig"], Awaitable[None]]
 
 
@@ -45,7 +48,7 @@ class WarmRig(Rig):
     async def warmed(self, wanted: Target) -> int:
         """Be calm until a parent is ready; return its pid."""
         self.expect(wanted)
-        await await_for(lambda: self.state == "ready", 20, f"ready; {self.logs}")
+        await await_for(lambda: self.state == "ready", WARM, f"ready; {self.logs}")
         return int(str(self.logged("warm-parent-ready")[-1]["pid"]))
 
     async def restarted(self, wanted: Target) -> events.EngineStarted:
@@ -83,6 +86,12 @@ def cmdline(pid: int) -> list[str]:
     return procfs.cmdline(pid).decode().split("\0")
 
 
+def share(pid: int) -> str:
+    """The nice value of the process's session, empty where the scheduler does not share by session."""
+    group = Path(f"/proc/{pid}/autogroup")
+    return group.read_text().rpartition("nice")[2].strip() if group.exists() else ""
+
+
 # --- the same engine ------------------------------------------------------------------------------------------------
 
 
@@ -111,6 +120,7 @@ def test_it_becomes_the_engine_that_a_plain_start_makes(script: Path) -> None:
         assert warm == plain
         assert warm["environ"]["VLLM_API_KEY"] == KEY
         assert not procfs.was_given(pid, f"VLLM_API_KEY={KEY}".encode())
+        assert share(pid) in ("", "0")
         assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0)
 
     play(scenario, script)

@@ -25,6 +25,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -80,12 +81,26 @@ RUNNERS = {
 class Priority:
     """Lowered for the imports where it can be raised to `nice` again: else an engine would stay slow for ever."""
 
-    def __init__(self, nice: int) -> None:
+    def __init__(self, nice: int, *, leads: bool) -> None:
         self.nice = nice
         self._lowered = self._returns()
+        self._group: str | None = None
         if self._lowered:
             os.setpriority(os.PRIO_PROCESS, 0, LOWEST)
+            # Where the scheduler shares by session (autogroup, sched(7)), a nice value counts inside of one only.
+            self._group = self._set_group(str(LOWEST)) if leads else None
         self._set_io(0, IDLE_CLASS)
+
+    def _set_group(self, nice: str) -> str | None:
+        """Set our session's nice value, and return the one before; None where there is none."""
+        try:
+            with open("/proc/self/autogroup", "r+", encoding="ascii") as file:
+                before = file.read().rpartition("nice")[2].strip()
+                file.seek(0)
+                file.write(nice)
+            return before or None
+        except OSError:
+            return None
 
     def _returns(self) -> bool:
         import resource
@@ -103,6 +118,13 @@ class Priority:
 
     def restore(self) -> None:
         """Give every thread its priority back: libraries start some when they are loaded."""
+        if self._group is not None:
+            for _ in range(50):
+                if self._set_group(self._group) is not None:
+                    break
+                time.sleep(0.1)  # the kernel takes one change in so much time
+            else:
+                sys.exit("the priority cannot be raised again")
         for thread in os.listdir("/proc/self/task"):
             if self._lowered:
                 os.setpriority(os.PRIO_PROCESS, int(thread), self.nice)
@@ -155,6 +177,7 @@ class Spare:
         import subprocess
 
         self.environment: dict[str, str] = plan["environment"]
+        self._inherited = [*_inherited(), nice]
         ours, theirs = socket.socketpair()
         flags = multiprocessing.util._args_from_interpreter_flags()  # type: ignore[attr-defined]
         words = [sys.executable, *flags, os.path.abspath(__file__), str(theirs.fileno()), script]
@@ -173,6 +196,12 @@ class Spare:
         except (OSError, ValueError):
             return None
 
+    def fits(self) -> bool:
+        """Whether a child that is spawned now would have the same environment, and the same of us, as this one."""
+        environment = {name: value for name, value in os.environ.items() if name not in VOLATILE}
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        return self.environment == environment and self._inherited == [*_inherited(), nice]
+
     def take(self, words: list[str], descriptors: list[int]) -> bool:
         """Let it be the child that is started by `words`; False if it does not answer."""
         import resource
@@ -183,7 +212,6 @@ class Spare:
             "limits": [[number, *resource.getrlimit(number)] for number in _limits()],
             "umask": int(_status("Umask:")[0][1], 8),
             "directory": os.getcwd(),
-            "inherited": _inherited(),
             "descriptors": descriptors,
         }
         try:
@@ -244,8 +272,7 @@ class Children:
         spawned = len(words) > 2 and words[-1] == "--multiprocessing-fork" and words[-2].startswith(SPAWN)
         if spawned and self._spares and os.fsdecode(path) == sys.executable:
             spare = self._spares.pop(0)
-            expected = {name: value for name, value in os.environ.items() if name not in VOLATILE}
-            if spare.environment == expected and spare.take(words, sorted(set(descriptors))):
+            if spare.fits() and spare.take(words, sorted(set(descriptors))):
                 return spare.pid
             spare.end()
         pid: int = self._spawn(path, arguments, descriptors)
@@ -259,8 +286,8 @@ def _status(*names: str) -> list[list[str]]:
 
 
 def _inherited() -> list[Any]:
-    """What a spawned process has from the thread that spawns it, and can not be given afterwards."""
-    return [_status("SigBlk:", "SigIgn:"), sorted(os.sched_getaffinity(0)), os.getpriority(os.PRIO_PROCESS, 0)]
+    """What a spawned process has from the thread that spawns it, and its imports may have been affected by."""
+    return [_status("SigBlk:", "SigIgn:"), sorted(os.sched_getaffinity(0))]
 
 
 def _limits() -> list[int]:
@@ -406,7 +433,7 @@ def main() -> None:
     if plan is None:
         return
     depth, nice = plan["depth"], plan.get("nice", os.getpriority(os.PRIO_PROCESS, 0))
-    priority = Priority(nice)
+    priority = Priority(nice, leads=depth == 0)
     missing = imported(depth)
     children = Children(plan["children"], depth, nice, script)
     priority.restore()
@@ -429,7 +456,7 @@ def main() -> None:
             order = None
     if order is None:
         os._exit(0)
-    taken = not depth or (order["inherited"] == _inherited() and place(channel.descriptors, order["descriptors"]))
+    taken = not depth or place(channel.descriptors, order["descriptors"])
     for name, value in order["variables"].items():
         if value is None:
             os.environ.pop(name, None)
