@@ -3,7 +3,7 @@
 | variable | meaning |
 |---|---|
 | `FAKE_IMPORT=MODE` | what importing it does in a warm parent: `hang`, `die` (an exception), `exit`, `gpu` (says that |
-| | it initialised one), `noise` (prints what would be a cause of failure), `thread` (a thread stays) |
+| | it initialised one), `noise` (prints what would be a cause of failure) |
 | `FAKE_IMPORT_TIME=S` | it takes so long there |
 | `FAKE_RAISE=PATH` | raise at entry what that file names, if it is there |
 | `FAKE_REPORT=PATH` | write PATH (JSON): the environment at import and at entry, the version at import |
@@ -36,9 +36,6 @@ if PARENT:
         os._exit(7)
     if mode == "noise":
         print("OSError: [Errno 98] Address already in use", flush=True)
-    if mode == "thread":
-        import threading
-        threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
     if mode == "gpu":
         import types
         torch = sys.modules["torch"] = types.ModuleType("torch")
