@@ -24,6 +24,7 @@ import real
 import startup
 import swap
 import throughput
+import warm
 import worlds
 from figure import ROOT, Figure, commit, machine, table, today
 
@@ -42,6 +43,7 @@ SCRIPTS = (
     downloading,
     swap,
     cache,
+    warm,
     worlds,
 )
 PAGE = """\

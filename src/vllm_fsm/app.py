@@ -24,11 +24,13 @@ from vllm_fsm.adapters.log_stream import LogStream
 from vllm_fsm.adapters.probes import listeners
 from vllm_fsm.adapters.probes.prober import Prober
 from vllm_fsm.adapters.process.engine import EngineProcess
+from vllm_fsm.adapters.process.warm.keeper import SETTLE
 from vllm_fsm.adapters.timers import Timers
 from vllm_fsm.config import STATE
 from vllm_fsm.core import effects as fx
 from vllm_fsm.core import events as ev
 from vllm_fsm.core.snapshot import Snapshot, Target
+from vllm_fsm.core.states import Download, Engine, Service
 from vllm_fsm.driver import Driver
 from vllm_fsm.history import History
 from vllm_fsm.last_words import forbid_core_dumps, redact_tracebacks
@@ -61,11 +63,16 @@ class Unusable(Exception):
 
 
 async def run(
-    config: Config, *, settings: Mapping[str, Any] | None = None, pace: Mapping[str, float] | None = None
+    config: Config,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    pace: Mapping[str, float] | None = None,
+    settle: float | None = None,
 ) -> int:
     """Supervise the engine until asked to stop; return the exit code.
 
-    `settings` and `pace` replace numbers of `Settings` and of the probes' `Pace` that have no flag.
+    `settings` and `pace` replace numbers of `Settings` and of the probes' `Pace` that have no flag; `settle` is the
+    time of calm before a warm parent is made.
 
     Raises:
         Held: another controller holds one of the directories.
@@ -77,7 +84,7 @@ async def run(
         # What an earlier life of ours said last is not true any more. No file: the controller is starting.
         with contextlib.suppress(OSError):
             (config.run_dir / HEALTH).unlink()
-        return await Controller(config, locks, settings or {}, pace or {}).run()
+        return await Controller(config, locks, settings or {}, pace or {}, settle).run()
     finally:
         for taken in locks:
             taken.release()
@@ -128,7 +135,12 @@ class Controller:
     """One run: everything that lives as long as the process."""
 
     def __init__(
-        self, config: Config, locks: Sequence[DirectoryLock], settings: Mapping[str, Any], pace: Mapping[str, float]
+        self,
+        config: Config,
+        locks: Sequence[DirectoryLock],
+        settings: Mapping[str, Any],
+        pace: Mapping[str, float],
+        settle: float | None,
     ) -> None:
         self.config = config
         self.locks = locks
@@ -160,6 +172,8 @@ class Controller:
             free_memory=GpuMemory().free,
             redact=self.redactor.line,
             guard_all=config.guard == "all",
+            warm=config.warm,
+            settle=SETTLE if settle is None else settle,
         )
         self.downloader = Downloader(
             post=post,
@@ -185,6 +199,7 @@ class Controller:
         self.health = HealthFile(config.run_dir, self._health, self.log)
         self.history = History(config.state)
         self.record = Record(config.state)
+        self.engine.warm.changed = self.health.write
         self._unrecorded: int | None = None
         """The start of which a line could not be recorded."""
         self._unwritten = False
@@ -205,7 +220,7 @@ class Controller:
             fx.ArmTimer: self.timers.arm,
             fx.CancelTimer: self.timers.cancel,
         }
-        self.driver.observers = [self._journal(), self._write_health]
+        self.driver.observers = [self._journal(), self._expect, self._write_health]
         self._wanted = Wanted(None)
         self._again: asyncio.TimerHandle | None = None
         self._watch: FileWatch | None = None
@@ -355,12 +370,18 @@ class Controller:
 
         return record
 
+    def _expect(self, _before: Snapshot, _event: ev.Event, after: Snapshot) -> None:
+        quiet = after.download is Download.IDLE and not after.pending and not after.stopping
+        calm = after.state is Service.READY and after.engine is Engine.ALIVE and after.proven and quiet
+        self.engine.expect(None if after.stopping else after.target, offline=after.offline, calm=calm)
+
     def _write_health(self, _before: Snapshot, _event: ev.Event, _after: Snapshot) -> None:
         self.health.write()
 
     def _health(self) -> dict[str, Any]:
         self.wall.follow()
-        return self._scrub(health.document(self.driver.snapshot, self.wall, procfs.boot_id()))
+        document = health.document(self.driver.snapshot, self.wall, procfs.boot_id())
+        return self._scrub({**document, "warm": self.engine.warm.report()})
 
     def _scrub(self, fields: dict[str, Any]) -> dict[str, Any]:
         return cast("dict[str, Any]", self.redactor.scrub_value(fields))

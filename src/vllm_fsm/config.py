@@ -48,6 +48,7 @@ class Config:
     memory_wait: float = 15.0
     xet: bool = False
     guard: str = "api"
+    warm: str = "off"
     log_format: str = "auto"
 
     @property

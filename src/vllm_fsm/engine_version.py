@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 FIRST: Final = 1024
 """Bytes of the script that are read."""
@@ -23,8 +23,26 @@ _LIBRARIES: Final = ("lib", "lib64")
 _PACKAGES: Final = ("site-packages", "dist-packages")
 
 
-def version(command: Sequence[str]) -> str | None:
-    """Return the version of the vLLM that `command` starts, as its metadata writes it: `0.32.0`, `0.32.0+cpu`.
+class Installed(NamedTuple):
+    """The vLLM that a command starts."""
+
+    script: str
+    """The console script, or the interpreter itself where the command names one."""
+    interpreter: tuple[str, ...]
+    """The Python that runs the script, with its options."""
+    metadata: str
+    """The folder `vllm-<version>.dist-info` among its packages."""
+
+    @property
+    def version(self) -> str:
+        """As the metadata writes it: `0.32.0`, `0.32.0+cpu`."""
+        match = _DIST_INFO.fullmatch(os.path.basename(self.metadata))
+        assert match is not None
+        return match[1]
+
+
+def installed(command: Sequence[str]) -> Installed | None:
+    """Return the vLLM that `command` starts.
 
     None where that cannot be known: no such command, a wrapper in another language, or several versions beside one
     another. Never raises.
@@ -35,17 +53,24 @@ def version(command: Sequence[str]) -> str | None:
     interpreter = _interpreter(script)
     if interpreter is None:
         return None
-    for python in dict.fromkeys((interpreter, os.path.realpath(interpreter))):
-        found = {match[1] for folder in _folders(python, script) if (match := _DIST_INFO.fullmatch(folder))}
+    for python in dict.fromkeys((interpreter[0], os.path.realpath(interpreter[0]))):
+        found = {os.path.basename(path): path for path in _folders(python, script)}
+        found = {name: path for name, path in found.items() if _DIST_INFO.fullmatch(name)}
         if found:
-            return found.pop() if len(found) == 1 else None
+            return Installed(script, interpreter, *found.values()) if len(found) == 1 else None
     return None
 
 
-def _interpreter(script: str) -> str | None:
-    """Return the path of the Python that runs `script`, which may be one itself."""
+def version(command: Sequence[str]) -> str | None:
+    """Return the version of the vLLM that `command` starts, None where `installed` knows none."""
+    found = installed(command)
+    return found.version if found else None
+
+
+def _interpreter(script: str) -> tuple[str, ...] | None:
+    """Return the path of the Python that runs `script`, which may be one itself, and its options."""
     if _PYTHON.fullmatch(os.path.basename(script)):
-        return script
+        return (script,)
     try:
         with open(script, "rb") as file:
             head = file.read(FIRST).decode()
@@ -55,16 +80,16 @@ def _interpreter(script: str) -> str | None:
         words = shlex.split(first[2:])
         if words[:1] == ["/bin/sh"] and rest.startswith("'''exec'"):
             # How pip writes an interpreter whose path is too long for the kernel or has blanks.
-            words = shlex.split(rest.partition("\n")[0])[1:]
+            words = shlex.split(rest.partition("\n")[0])[1:2]
         elif words and os.path.basename(words[0]) == "env":
             words = [found for word in words[1:] if not word.startswith("-") and (found := shutil.which(word))]
     except (OSError, ValueError):
         return None
-    return words[0] if words and _PYTHON.fullmatch(os.path.basename(words[0])) else None
+    return tuple(words) if words and _PYTHON.fullmatch(os.path.basename(words[0])) else None
 
 
 def _folders(python: str, script: str) -> Iterator[str]:
-    """Yield the names of vLLM's metadata folders among the packages of `python`, which runs `script`."""
+    """Yield vLLM's metadata folders among the packages of `python`, which runs `script`."""
     named = _PYTHON.fullmatch(os.path.basename(python))
     versioned = f"python{named[1]}" if named and named[1] and "." in named[1] else "python3*"
     # A script of the system's Python may come with packages of its own prefix: /usr/local/bin beside /usr/bin.
@@ -73,4 +98,4 @@ def _folders(python: str, script: str) -> Iterator[str]:
         for library in _LIBRARIES:
             for packages in _PACKAGES:
                 pattern = os.path.join(glob.escape(prefix), library, versioned, packages, "vllm-*.dist-info")
-                yield from map(os.path.basename, glob.iglob(pattern))
+                yield from glob.iglob(pattern)

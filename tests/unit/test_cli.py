@@ -119,6 +119,21 @@ def test_status_leaves_the_choice_to_wait():
     assert "to do      wait, or serve the same model with --gpu-memory-utilization 0.84" in shown(story)
 
 
+def test_status_tells_how_the_next_engine_would_start():
+    document = health.document(Story().ready().snapshot, wall, "boot")
+
+    def row(**warm):
+        lines = status.lines({**document, "warm": {"why": None, **warm}}, NOW, 100)
+        return next((line for line in lines if line.startswith("next start")), "")
+
+    ready = row(state="ready", memory=1_350_000_000, cpuSeconds=18.2, processes=3)
+    assert ready == "next start  warm: 3 processes with all imported, 1.4 GB, made in 18.2 s of CPU"
+    assert row(state="preparing") == "next start  plain, until a warm one is prepared"
+    assert row(state="none", why="not enough free memory") == "next start  plain: not enough free memory"
+    assert row(state="none") == "next start  plain"
+    assert "next start" not in shown(Story().ready())
+
+
 def test_status_folds_on_a_narrow_terminal():
     assert max(len(line) for line in shown(Story().loading(), 60).splitlines()) <= 60
 

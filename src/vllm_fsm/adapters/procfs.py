@@ -143,9 +143,31 @@ def cmdline(pid: int) -> bytes:
     return _content(f"/proc/{pid}/cmdline") or b""
 
 
+def environ(pid: int) -> bytes:
+    """Return the variables that process `pid` shows, each ended by a NUL; empty when it may not be looked at."""
+    return _content(f"/proc/{pid}/environ") or b""
+
+
 def maps(pid: int) -> bytes:
     """Return `/proc/PID/maps`, empty when the process ended or may not be looked at."""
     return _content(f"/proc/{pid}/maps") or b""
+
+
+def memory(pid: int) -> int:
+    """Return the bytes of memory of process `pid`, pages that several share in equal parts; 0 when it is not told."""
+    for line in (_content(f"/proc/{pid}/smaps_rollup") or b"").split(b"\n"):
+        if line.startswith(b"Pss:"):
+            return 1024 * int(line.split()[1])
+    return 0
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that process `pid` took so far, 0 when it ended."""
+    stat = _content(f"/proc/{pid}/stat")
+    if not stat:
+        return 0.0
+    fields = stat.rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def send(process: Process, number: int) -> bool:

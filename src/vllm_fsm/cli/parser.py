@@ -118,6 +118,14 @@ def _run(run: argparse.ArgumentParser) -> None:
         "where vLLM asks for the key; api: below /v1, /v2, /inference and /cohere; all: everywhere but at /health",
         choices=["api", "all"],
     )
+    _flag(
+        run,
+        "warm",
+        str,
+        default.warm,
+        "keep a process that has imported vLLM, for a faster next start; auto: where memory allows it",
+        choices=["auto", "on", "off"],
+    )
     _flag(run, "xet", switch, "off", "fetch over Xet where the hub offers it (never tried: no such hub)", const="on")
 
 

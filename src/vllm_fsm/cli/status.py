@@ -9,7 +9,7 @@ from typing import Any
 
 from vllm_fsm.cli import safe, table
 from vllm_fsm.cli.reading import health
-from vllm_fsm.health import told
+from vllm_fsm.health import gb, told
 from vllm_fsm.redaction import plain
 
 WIDTH = 11
@@ -46,6 +46,8 @@ def lines(document: dict[str, Any], now: datetime, columns: int) -> list[str]:
     download = document["download"]
     if download:
         rows.append(("download", told(download)))
+    if warm := document.get("warm"):
+        rows.append(("next start", _warm(warm)))
     if document["nextTry"]:
         rows.append(("next try", f"in {_lasted(now.isoformat(), _moment(document['nextTry']))}"))
     if document.get("evidence"):
@@ -82,6 +84,18 @@ def _running(document: dict[str, Any], wanted: dict[str, Any] | None, active: di
             return f"the last engine, being stopped, {process}"
         case _:
             return "no engine"
+
+
+def _warm(warm: dict[str, Any]) -> str:
+    match warm["state"]:
+        case "ready":
+            count = warm["processes"]
+            many = "a process" if count == 1 else f"{count} processes"
+            return f"warm: {many} with all imported, {gb(warm['memory'])} GB, made in {warm['cpuSeconds']} s of CPU"
+        case "preparing":
+            return "plain, until a warm one is prepared"
+        case _:
+            return f"plain{': ' + warm['why'] if warm['why'] else ''}"
 
 
 def _advice(document: dict[str, Any]) -> str:

@@ -76,6 +76,11 @@ class Attempt:
         """SIGKILL what still runs, and return it: it was alive a moment ago."""
         return self.purge.strike() if self.purge is not None else []
 
+    def take_over(self, other: Attempt) -> None:
+        """Have the process of `other` with all that belongs to it, which then has none."""
+        self.process, self.purge, self.output, self.tmpdir = other.process, other.purge, other.output, other.tmpdir
+        other.process = other.purge = other.output = other.tmpdir = None
+
     async def reap(self) -> int:
         """Wait for the end of the leader and collect it; return its status as in `subprocess`."""
         assert self.process is not None

@@ -2,13 +2,14 @@
 
 The parts: `launch` executes it through the `shim`, `marks` record it, the `leash` holds the guardian that ends it
 after our own violent end, `output` reads its pipe, `purge` ends all that belongs to it, the `reaper` collects orphans,
-`recovery` clears up after an earlier life of ours and after a start that could not be ended in time.
+`recovery` clears up after an earlier life of ours and after a start that could not be ended in time, `warm` keeps a
+process that has imported what the next engine will need.
 """
 
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,8 +27,12 @@ from vllm_fsm.adapters.process.purge import Purge
 from vllm_fsm.adapters.process.reaper import Reaper
 from vllm_fsm.adapters.process.recovery import Leftovers
 from vllm_fsm.adapters.process.scratch import Scratch
+from vllm_fsm.adapters.process.warm import keeper
+from vllm_fsm.adapters.process.warm.keeper import Keeper
+from vllm_fsm.adapters.process.warm.parent import VOLATILE
+from vllm_fsm.adapters.process.warm.spare import Spare
 from vllm_fsm.core import effects, events
-from vllm_fsm.core.snapshot import Finding
+from vllm_fsm.core.snapshot import Finding, Target
 from vllm_fsm.diagnosis import execution
 
 T = TypeVar("T")
@@ -64,6 +69,8 @@ class EngineProcess:
         link_cache: awaited once, before the first start.
         execute_limit: seconds for one exec, see `launch.LIMIT`.
         guard_all: the key is asked for everywhere, see `engine_command.argv`.
+        warm: whether a process with everything imported is kept for the next start: `off`, `auto`, `on`.
+        settle: seconds of calm before one is made.
     """
 
     def __init__(
@@ -86,6 +93,8 @@ class EngineProcess:
         link_cache: Callable[[Log], Awaitable[None]] | None = ldconfig.refresh,
         execute_limit: float = launch.LIMIT,
         guard_all: bool = False,
+        warm: str = keeper.OFF,
+        settle: float = keeper.SETTLE,
     ) -> None:
         self._post = post
         self._clock = clock
@@ -106,6 +115,18 @@ class EngineProcess:
         self._leftovers = Leftovers(self._mark_folders, self._scratch, log)
         self._reaper = Reaper(log=log)
         self._leash = Leash(clock=clock, log=log)
+        self.warm = Keeper(
+            warm,
+            clock=clock,
+            log=log,
+            command=self._command,
+            make=self._bring,
+            discard=self._discard,
+            scratch=self._scratch.make,
+            redact=redact,
+            settle=settle,
+        )
+        self._expected: tuple[Target | None, bool, bool] | None = None
         self._attempt: Attempt | None = None
         self._most_free = 0
         """Bytes of GPU memory that were ever free before a start, less what others may use meanwhile."""
@@ -180,6 +201,12 @@ class EngineProcess:
             attempt.memory_wait = min(attempt.memory_wait, effect.memory_wait)
             self._memory.shorten(effect.memory_wait)
 
+    def expect(self, target: Target | None, *, offline: bool, calm: bool) -> None:
+        """Know what the next start will probably be, and whether an engine serves and nothing else goes on."""
+        if self._expected != (target, offline, calm):
+            self._expected = (target, offline, calm)
+            self.warm.look(None if target is None else self._given(target, offline), calm=calm)
+
     async def recover(self) -> None:
         """Take up the work: adopt orphans, start the guardian, end what an earlier life of ours left."""
         self._reaper.start()
@@ -193,8 +220,7 @@ class EngineProcess:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         attempt, self._attempt = self._attempt, None
-        if attempt is not None:
-            await self._discard(attempt)
+        await asyncio.gather(self.warm.close(), *((self._discard(attempt),) if attempt is not None else ()))
         await self._memory.close()
         self._reaper.stop()
         await self._leash.close()
@@ -231,7 +257,6 @@ class EngineProcess:
         holder = self._port_holder()
         if holder is not None:
             return Finding.of("PortTaken", port=self._port, holder=holder)
-        attempt.tmpdir = self._scratch.make(attempt.epoch)
         command = engine_command.argv(
             target,
             command=self._command,
@@ -241,23 +266,65 @@ class EngineProcess:
             offline=offline,
             guard_all=self._guard_all,
         )
-        environment = engine_command.environment(
-            os.environ,
-            target,
-            data=self._data,
-            tmpdir=attempt.tmpdir,
-            offline=offline,
-            guard_all=self._guard_all,
-        )
-        attempt.started_with(target.model, environment.get("HF_ENDPOINT"), self._port)
+        given = self._given(target, offline)
+        attempt.started_with(target.model, given("").get("HF_ENDPOINT"), self._port)
         attempt.oom_kills_before = self._oom_kills()
+        spare = self.warm.claim(given)
+        if spare is not None:
+            if await self._become(attempt, spare, command):
+                self._was_started(attempt, spare.given, spare)
+                return None
+            if attempt.doomed:
+                return STOPPED
+        attempt.tmpdir = self._scratch.make(attempt.epoch)
+        environment = given(attempt.tmpdir)
+        problem = await self._bring(attempt, command, environment, partial(self._hand_on, attempt))
+        if problem is None:
+            self._was_started(attempt, environment)
+        return problem
+
+    def _given(self, target: Target, offline: bool) -> Callable[[str], dict[str, str]]:
+        """Return what the environment of a start is, by its TMPDIR."""
+        return lambda tmpdir: engine_command.environment(
+            os.environ, target, data=self._data, tmpdir=tmpdir, offline=offline, guard_all=self._guard_all
+        )
+
+    def _was_started(self, attempt: Attempt, given: Mapping[str, str], spare: Spare | None = None) -> None:
+        assert attempt.process is not None
+        self.warm.started(attempt.process.pid, given, spare)
+
+    async def _become(self, attempt: Attempt, spare: Spare, command: Sequence[str]) -> bool:
+        """Let a warm parent be the engine; False when it is not, and not the attempt's any more."""
+        body = spare.body
+        attempt.take_over(body)
+        assert attempt.output is not None
+        attempt.output.pass_to(partial(self._hand_on, attempt), attempt.secret)
+        problem = await self.warm.become(spare, command, dict.fromkeys(VOLATILE, attempt.secret))
+        if not problem:
+            return True
+        if not attempt.doomed:
+            self.warm.failed(problem)
+            body.take_over(attempt)
+        self.warm.release(spare)
+        return False
+
+    async def _bring(
+        self,
+        attempt: Attempt,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        relay: Callable[[str], None],
+        keep: Sequence[int] = (),
+    ) -> Finding | None:
+        """Execute `command` in a session of its own; return why it could not be."""
+        assert attempt.tmpdir is not None
         try:
-            spawned = launch.spawn(command, environment)
+            spawned = launch.spawn(command, environment, keep)
         except (OSError, ValueError) as error:
             permanent = isinstance(error, ValueError) or error.errno in execution.HOPELESS
             return Finding.of("EngineStartFailed", permanent=permanent, error=str(error))
         attempt.process = spawned.process
-        attempt.output = Output(spawned.output, relay=partial(self._hand_on, attempt), secret=attempt.secret)
+        attempt.output = Output(spawned.output, relay=relay, secret=attempt.secret)
         mark = Mark.of_child(spawned.process.pid, pipe=spawned.pipe, tmpdir=attempt.tmpdir)
         attempt.purge = Purge(mark, watched=True)
         self._record(mark)
@@ -272,7 +339,7 @@ class EngineProcess:
             late = Finding.of("EngineStartFailed", error=f"not executed within {self._execute_limit:g} s")
             return STOPPED if attempt.doomed else late
         except OSError as error:
-            return execution.explain_exec(error, self._command[0], environment.get("PATH"))
+            return execution.explain_exec(error, command[0], environment.get("PATH"))
         return None
 
     async def _prepare(self, attempt: Attempt, effect: effects.StartEngine) -> Finding | None:
@@ -321,6 +388,7 @@ class EngineProcess:
             finding = Finding.of("EngineExited", status=status, line="nothing")
         attempt.status = status
         attempt.exited.set()
+        self.warm.ended(asked=attempt.asked or attempt.doomed)
         self._post(events.EngineExited(self._clock(), attempt.epoch, status, finding))
 
     def _explain(self, attempt: Attempt, status: int) -> Finding:

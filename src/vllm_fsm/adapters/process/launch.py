@@ -41,8 +41,10 @@ class Spawned:
         self.pipe = os.fstat(output).st_ino
 
 
-def spawn(argv: Sequence[str], environment: Mapping[str, str]) -> Spawned:
+def spawn(argv: Sequence[str], environment: Mapping[str, str], keep: Sequence[int] = ()) -> Spawned:
     """Start the shim; it waits. To be called on the main thread: the engine dies with the thread that made it.
+
+    What it executes has the descriptors `keep` open, beside standard input, output and error.
 
     Raises OSError, and ValueError for a NUL in a string or a `=` in a variable's name.
     """
@@ -56,7 +58,7 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str]) -> Spawned:
             stdout=writing,
             stderr=writing,
             env=environment,
-            pass_fds=(theirs.fileno(),),
+            pass_fds=(theirs.fileno(), *keep),
             start_new_session=True,
         )
     except BaseException:

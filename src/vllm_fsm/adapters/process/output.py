@@ -38,6 +38,11 @@ class Output:
             left -= size
         self._end_line()
 
+    def pass_to(self, relay: Callable[[str], None], secret: str) -> None:
+        """Hand on what was written until now, and everything from now on to `relay`."""
+        self.drain()
+        self._relay, self._secret = relay, os.fsencode(secret)
+
     def close(self) -> None:
         """Hand on the unfinished line and stop reading."""
         if not self.open:

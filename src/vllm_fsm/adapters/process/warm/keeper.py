@@ -1,0 +1,381 @@
+"""Keeps one warm parent when it is worth its memory, gives it to a start that it fits, throws it away otherwise.
+
+It decides how an engine comes to life, never whether: whatever goes wrong here ends in a plain start and a line in the
+log. It is made some time after Ready, never while anything starts, stops or downloads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from vllm_fsm.adapters.ports import Clock, Log
+from vllm_fsm.adapters.process import pidfd
+from vllm_fsm.adapters.process.attempt import Attempt
+from vllm_fsm.adapters.process.warm import memory, plan
+from vllm_fsm.adapters.process.warm.parent import VOLATILE
+from vllm_fsm.adapters.process.warm.spare import Broken, Spare
+from vllm_fsm.core.snapshot import Finding
+
+if TYPE_CHECKING:
+    from vllm_fsm.adapters.process.warm.identity import Identity
+
+OFF, AUTO, ON = "off", "auto", "on"
+SETTLE: Final = 30.0
+"""Seconds of calm before one is made."""
+PATIENCE: Final = 1.0
+"""Seconds in which a warm parent must take its order; after that the start is a plain one."""
+LONGEST: Final = 600.0
+"""Seconds that the imports may take; 20 on two idle cores, at the lowest priority much more."""
+LOOK: Final = 30.0
+"""Seconds between two looks at memory and files while one stands ready."""
+STUDY: Final = 1.0
+"""Seconds between two looks at an engine that starts, see `plan`."""
+LOOKS: Final = 900
+"""An engine that spawned nothing for so long has spawned all."""
+FIRST_REST, LONGEST_REST = 600.0, 86400.0
+"""Seconds without a warm parent after one failed, doubled with every failure in a row; `auto` only."""
+SUPPORTED: Final = "0.32."
+"""The vLLM whose entry and spawning this was tried with; `auto` only."""
+
+Given = Callable[[str], Mapping[str, str]]
+"""The environment of a start in the TMPDIR that it is called with."""
+
+
+Make = Callable[
+    [Attempt, Sequence[str], Mapping[str, str], Callable[[str], None], Sequence[int]], Awaitable[Finding | None]
+]
+"""Executes a command in an environment, recorded and leashed as an engine is: for a body with a TMPDIR, whose output
+goes to a function, with descriptors that are left open to it. Returns why it was not executed, None if it was."""
+
+
+class Keeper:
+    """At most one warm parent.
+
+    Args:
+        make: see Make.
+        discard: kills what there is of a body and clears up; never fails.
+        scratch: makes a TMPDIR.
+        changed: called when `report` says something new.
+        settle: see SETTLE.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        *,
+        clock: Clock,
+        log: Log,
+        command: Sequence[str],
+        make: Make,
+        discard: Callable[[Attempt], Awaitable[None]],
+        scratch: Callable[[int], str],
+        redact: Callable[[str], str] = str,
+        enough: Callable[[float], bool] = memory.enough,
+        settle: float = SETTLE,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._mode = mode
+        self._clock = clock
+        self._log = log
+        self._command = tuple(command)
+        self._make = make
+        self._discard = discard
+        self._scratch = scratch
+        self._redact = redact
+        self._enough = enough
+        self._settle = settle
+        self._patience = patience
+        self.changed: Callable[[], None] = lambda: None
+        self._plan = plan.root()
+        self._spare: Spare | None = None
+        self._given: Given | None = None
+        self._calm = False
+        self._cost = float(memory.FIRST_COST)
+        self._why = ""
+        """Why there is none."""
+        self._failures = 0
+        self._rest_until = 0.0
+        self._serving_warm = False
+        """The engine that starts, or serves, was a warm parent."""
+        self._study: plan.Study | None = None
+        self._working: asyncio.Task[None] | None = None
+        self._studying: asyncio.Task[None] | None = None
+        self._going: set[Spare] = set()
+        """Thrown away, and not gone yet."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- what is told --------------------------------------------------------------------------------------------
+
+    def look(self, given: Given | None, *, calm: bool) -> None:
+        """Know what the next start would be given, and whether all is quiet: an engine serves, nothing else goes on."""
+        if self._mode == OFF:
+            return
+        self._given = given
+        if calm and not self._calm:
+            self._served()
+        self._calm = calm
+        spare = self._spare
+        if spare is not None and (not spare.ready and not calm):
+            self._throw_away("busy")
+        elif spare is not None and given is not None and self._difference(spare, given):
+            self._throw_away("environment")
+        if not calm:
+            self._rest()
+        elif self._working is None or self._working.done():
+            self._working = self._do(self._work)
+
+    def started(self, session: int, given: Mapping[str, str], spare: Spare | None) -> None:
+        """An engine was executed: `spare` became it, if there was one."""
+        if self._mode == OFF:
+            return
+        self._serving_warm = spare is not None
+        self._end_study()
+        self._study = plan.Study(self._plan, session, given, spare.children if spare is not None else ())
+        self._studying = self._do(self._watch_start, self._study)
+
+    def ended(self, *, asked: bool) -> None:
+        """The engine ended; `asked`: because we wanted it."""
+        if self._serving_warm and self._study is not None and not asked:
+            self.failed("its engine ended before it served")
+        self._serving_warm = False
+        self._end_study()
+
+    # --- what is asked -------------------------------------------------------------------------------------------
+
+    def claim(self, given: Given) -> Spare | None:
+        """Return the warm parent for a start now, if there is one that fits; it is the caller's from then on."""
+        spare, self._spare = self._spare, None
+        self._rest()
+        if spare is None:
+            return None
+        self.changed()
+        try:
+            difference = self._difference(spare, given) if spare.ready else "it is not ready yet"
+        except Exception as error:
+            difference = repr(error)
+        if difference:
+            self._log("warm-parent-not-used", difference=difference)
+            self.release(spare)
+            return None
+        return spare
+
+    async def become(self, spare: Spare, argv: Sequence[str], secrets: Mapping[str, str]) -> str:
+        """Let the claimed parent become the engine; return why it does not: it must be killed then. Empty: it does."""
+        try:
+            await spare.become(argv, secrets, self._patience)
+        except (Broken, OSError, TimeoutError) as error:
+            return str(error) or f"no answer within {self._patience:g} s"
+        return ""
+
+    def failed(self, error: str) -> None:
+        """A warm parent was of no use, by no fault of ours."""
+        self._failures += 1
+        self._rest_until = self._clock() + min(FIRST_REST * 2 ** (self._failures - 1), LONGEST_REST)
+        self._log("warm-parent-failed", error=self._redact(error))
+
+    def release(self, spare: Spare) -> None:
+        """Throw away a claimed parent, in the background."""
+        self._going.add(spare)
+        self._do(self._end, spare)
+
+    def report(self) -> dict[str, Any] | None:
+        """Return what `status` says, None when it is switched off; memory in bytes."""
+        if self._mode == OFF:
+            return None
+        spare = self._spare
+        if spare is None:
+            return {"state": "none", "why": self._why or None, "memory": None, "cpuSeconds": None, "processes": 0}
+        if not spare.ready:
+            return {"state": "preparing", "why": None, "memory": None, "cpuSeconds": None, "processes": 0}
+        return {
+            "state": "ready",
+            "why": None,
+            "memory": spare.memory,
+            "cpuSeconds": round(spare.seconds, 1),
+            "processes": 1 + _count(spare.children),
+        }
+
+    async def close(self) -> None:
+        """End it."""
+        self._mode = OFF
+        spare, self._spare = self._spare, None
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for one in {*self._going, *([spare] if spare is not None else [])}:
+            await self._end(one)
+
+    # --- making and watching -------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        """As long as it is calm: make one when that is right, and look after it."""
+        await asyncio.sleep(self._settle)
+        while self._given is not None:
+            spare = self._spare
+            if spare is None:
+                self._say_why(self._objection(self._given))
+                if not self._why:
+                    await self._prepare(self._given)
+            elif spare.body.exited.is_set():
+                self.failed(f"it ended: {spare.lines[-1]}" if spare.lines else "it ended")
+                self._throw_away("ended")
+            elif self._mode == AUTO and not self._enough(0.0):
+                self._throw_away("memory")
+            elif self._difference(spare, self._given):
+                self._throw_away("files")
+            await self._pause()
+
+    def _rest(self) -> None:
+        """Make none, and look at none, until it is calm again."""
+        if self._working is not None:
+            self._working.cancel()
+            self._working = None
+
+    async def _pause(self) -> None:
+        """Wait for the next look, or for the end of the parent."""
+        body = self._spare.body if self._spare is not None else None
+        try:
+            async with asyncio.timeout(LOOK):
+                await (body.exited.wait() if body is not None else asyncio.Event().wait())
+        except TimeoutError:
+            pass
+
+    def _objection(self, given: Given) -> str:
+        """Why none may be made now; empty when nothing speaks against it."""
+        found = self._identify(given(""))
+        if found is None or (self._mode == AUTO and not found.version.startswith(SUPPORTED)):
+            return "this engine is not supported"
+        if self._mode == AUTO:
+            if self._clock() < self._rest_until:
+                return "the last one failed"
+            if not self._enough(memory.MARGIN * self._cost):
+                return "not enough free memory"
+        return ""
+
+    async def _prepare(self, given: Given) -> None:
+        body = Attempt(0, "", self._redact)
+        body.tmpdir = self._scratch(0)
+        environment = {name: value for name, value in given(body.tmpdir).items() if name not in VOLATILE}
+        found = self._identify(environment)
+        if found is None:
+            await self._discard(body)
+            return
+        spare = self._spare = Spare(found, body, environment)
+        self.changed()
+        spare.warming = self._do(self._warm, spare)
+        await asyncio.wait((spare.warming,))
+
+    async def _warm(self, spare: Spare) -> None:
+        try:
+            problem = await self._make(
+                spare.body, spare.command(), spare.given, spare.lines.append, (spare.theirs.fileno(),)
+            )
+            if problem is not None:
+                raise Broken(str(dict(problem.message.params).get("error") or problem.reason))
+            spare.theirs.close()
+            self._do(self._reap, spare.body)
+            async with asyncio.timeout(LONGEST):
+                said = await spare.warm(self._plan)
+        except (Broken, OSError, ValueError, TimeoutError) as error:
+            if self._spare is spare:
+                self.failed(str(error) or f"not ready within {LONGEST:g} s")
+                self._throw_away("broken")
+            return
+        self._cost = float(spare.memory or memory.FIRST_COST)
+        self._log(
+            "warm-parent-ready",
+            pid=said.get("pid"),
+            processes=1 + _count(spare.children),
+            memory=spare.memory,
+            cpu_seconds=round(spare.seconds, 1),
+            threads=said.get("threads"),
+            missing=said.get("missing") or None,
+        )
+        self.changed()
+
+    async def _reap(self, body: Attempt) -> None:
+        """Notice the end of a parent that only waits; that of an engine is `EngineProcess`'s to notice."""
+        process = body.process
+        if process is None:
+            return
+        await pidfd.ended(process.pid)
+        if body.process is process:
+            body.status = process.wait()
+            body.exited.set()
+
+    def _difference(self, spare: Spare, given: Given) -> str:
+        now = self._identify(given(spare.body.tmpdir or ""))
+        return "vLLM is gone" if now is None else spare.identity.difference(now)
+
+    def _identify(self, environment: Mapping[str, str]) -> Identity | None:
+        # Imported when it is needed: `shutil` and `glob` would take their time at every start of the controller.
+        from vllm_fsm.adapters.process.warm import identity
+
+        return identity.of(self._command, environment)
+
+    def _throw_away(self, why: str) -> None:
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return
+        self._log("warm-parent-thrown-away", why=why)
+        self.release(spare)
+        self.changed()
+
+    async def _end(self, spare: Spare) -> None:
+        """See it gone. Its socket is closed when nobody reads it any more."""
+        warming = spare.warming
+        if warming is not None and not warming.done() and warming is not asyncio.current_task():
+            warming.cancel()
+            await asyncio.wait((warming,))
+        spare.let_go()
+        await self._discard(spare.body)
+        self._going.discard(spare)
+
+    # --- what is learnt ------------------------------------------------------------------------------------------
+
+    async def _watch_start(self, study: plan.Study) -> None:
+        for _ in range(LOOKS):
+            for difference in study.look():
+                self._log("warm-child-not-used", difference=difference)
+            await asyncio.sleep(STUDY)
+
+    def _served(self) -> None:
+        """The engine serves."""
+        if self._study is not None:
+            self._study.look()
+            self._study.end()
+        self._end_study()
+        if self._serving_warm:
+            self._failures = 0
+
+    def _end_study(self) -> None:
+        self._study = None
+        if self._studying is not None:
+            self._studying.cancel()
+            self._studying = None
+
+    def _say_why(self, why: str) -> None:
+        if why != self._why:
+            self._why = why
+            if why:
+                self._log("no-warm-parent", why=why)
+            self.changed()
+
+    def _do(self, work: Callable[..., Awaitable[None]], *arguments: object) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._guard(work, *arguments))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guard(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        try:
+            await work(*arguments)
+        except Exception as error:
+            self._log("warm-parent-failed", error=repr(error))
+
+
+def _count(children: Sequence[Any]) -> int:
+    return sum(1 + _count(child["children"]) for child in children)

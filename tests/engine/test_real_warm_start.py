@@ -1,0 +1,111 @@
+"""A warm start of the real vLLM is the same engine as a plain one."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from support.real_vllm import START, Service
+from support.wait import wait_for
+from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.procfs import Process
+
+LISTENING = "0A"
+SIGNALS = ("SigIgn", "SigBlk", "SigCgt")
+
+
+def _clients(port: int) -> set[str]:
+    """The connections of those who ask, the controller's own among them, as /proc/PID/fd names them."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{port:04X}") and row[3] != LISTENING}
+
+
+def _facts(process: Process, clients: set[str]) -> dict[str, Any]:
+    """What /proc shows of a process, apart from numbers that no two processes share."""
+    folder = Path(f"/proc/{process.pid}")
+    status = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines() if ":\t" in line)
+    targets = [os.readlink(link) for link in (folder / "fd").iterdir()]
+    # Shared memory has random names.
+    kinds = Counter(re.sub(r":?\[\d+\]|(?<=^/dev/shm/).*", "", target) for target in targets if target not in clients)
+    return {
+        "name": process.name,
+        "cmdline": procfs.cmdline(process.pid).rstrip(b"\0") if process.name != "python" else b"",
+        "exe": os.readlink(folder / "exe"),
+        "cwd": os.readlink(folder / "cwd"),
+        "stdin": os.readlink(folder / "fd" / "0"),
+        "limits": (folder / "limits").read_text(),
+        "signals": {name: status[name] for name in SIGNALS},
+        "umask": status["Umask"],
+        "cpus": status["Cpus_allowed"],
+        "nice": os.getpriority(os.PRIO_PROCESS, process.pid),
+        "threads": status["Threads"],
+        "fds": kinds,
+    }
+
+
+def _environment(pid: int) -> dict[str, str]:
+    block = procfs.environ(pid).split(b"\0")
+    return dict(entry.decode().split("=", 1) for entry in block if b"=" in entry)
+
+
+def _look(service: Service) -> dict[str, Any]:
+    """Everything that must be the same in both starts."""
+    family = service.family()
+    clients = _clients(service.port)
+    _, models = service.ask("/v1/models", service.key)
+    for card in models["data"]:
+        card.pop("created")
+        for permission in card["permission"]:
+            permission.pop("id")
+            permission.pop("created")
+    leader, tracker = (_environment(family[name].pid) for name in ("leader", "tracker"))
+    # The key is given to a warm parent at the start: it is in the engine's environment, from where the tracker has it,
+    # and not in the block that the kernel shows of the leader.
+    leader.pop("VLLM_API_KEY", None)
+    assert tracker["VLLM_API_KEY"] == service.key
+    private = leader["TMPDIR"]
+    lines = [line["line"] for line in service.lines if line["event"] == "engine-output"]
+    given = [line for line in lines if "non-default args:" in line][-1]
+    return {
+        "processes": {name: _facts(process, clients) for name, process in family.items()},
+        "parents": {
+            "core": family["core"].parent == family["leader"].pid,
+            "worker": family["worker"].parent == family["core"].pid,
+        },
+        "environment": {name: value.replace(private, "TMPDIR") for name, value in leader.items()},
+        "changed environment": {name: value.replace(private, "TMPDIR") for name, value in tracker.items()},
+        "version": service.ask("/version"),
+        "models": models,
+        "arguments": re.sub(r"^.*?non-default args: ", "", given),
+        "form": re.sub(r"\d+", "0", given.partition("non-default")[0]),
+    }
+
+
+def test_a_warm_start_is_the_same_engine() -> None:
+    with Service("--warm", "on", overrides={"settle": 0.5}) as service:
+        service.wish(256)
+        first = service.comes_up(0)
+        service.generates()
+        plain = _look(service)
+        wait_for(lambda: service.health()["warm"]["state"] == "ready", START, "a warm parent")
+        parent = service.says("warm-parent-ready")
+        assert parent["processes"] == 3
+        assert parent["missing"] is None
+        idle = _environment(parent["pid"])
+        assert "VLLM_API_KEY" not in idle
+        assert service.key not in idle.values()
+        os.kill(first["pid"], signal.SIGKILL)
+        second = service.comes_up(first["attempt"])
+        service.generates()
+        assert second["pid"] == parent["pid"]
+        assert service.events("warm-child-not-used") == []
+        warm = _look(service)
+        for name, facts in plain["processes"].items():
+            found = warm["processes"][name]
+            assert {key: (facts[key], found[key]) for key in facts if facts[key] != found[key]} == {}, name
+        assert {name: (plain[name], warm[name]) for name in plain if plain[name] != warm[name]} == {}
+    assert service.ours() == []

@@ -1,0 +1,504 @@
+"""A warm parent becomes the engine, exactly as a plain start would make it, or is thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.controller import Controller
+from support.engine_rig import KEY, Rig, alive, runs, target
+from support.wait import await_for, wait_for
+from support.warm_vllm import install
+from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.process.warm import keeper as keeper_module
+from vllm_fsm.core import events
+from vllm_fsm.core.snapshot import Target
+
+WARM = 120.0
+"""Seconds for a parent, which is made at the lowest priority."""
+
+Scenario = Callable[["WarmRig"], Awaitable[None]]
+
+
+class WarmRig(Rig):
+    """A rig whose engine is the package, with a warm parent as soon as it is calm."""
+
+    def __init__(self, script: Path, **options: Any) -> None:
+        super().__init__(**{"command": (str(script),), "warm": "on", "settle": 0.0, **options})
+        self.script = script
+
+    def expect(self, wanted: Target | None, *, calm: bool = True) -> None:
+        self.engine.expect(wanted, offline=False, calm=calm)
+
+    @property
+    def state(self) -> str:
+        report = self.engine.warm.report()
+        assert report is not None
+        return str(report["state"])
+
+    async def warmed(self, wanted: Target) -> int:
+        """Be calm until a parent is ready; return its pid."""
+        self.expect(wanted)
+        await await_for(lambda: self.state == "ready", WARM, f"ready; {self.logs}")
+        return int(str(self.logged("warm-parent-ready")[-1]["pid"]))
+
+    async def restarted(self, wanted: Target) -> events.EngineStarted:
+        """End what serves, and start `wanted`."""
+        self.expect(wanted, calm=False)
+        await self.ended()
+        self.lines.clear()
+        return await self.serving(wanted)
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[Path]:
+    root = Path(tempfile.mkdtemp(prefix="vf"))
+    yield install(root / "env")
+    shutil.rmtree(root)
+
+
+def play(scenario: Scenario, script: Path, **options: Any) -> None:
+    async def run() -> None:
+        async with WarmRig(script, **options) as rig:
+            await scenario(rig)
+
+    asyncio.run(run())
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+async def report(path: Path) -> Any:
+    return await await_for(lambda: read(path), what=str(path))
+
+
+def cmdline(pid: int) -> list[str]:
+    return procfs.cmdline(pid).decode().split("\0")
+
+
+def share(pid: int) -> str:
+    """The nice value of the process's session, empty where the scheduler does not share by session."""
+    group = Path(f"/proc/{pid}/autogroup")
+    return group.read_text().rpartition("nice")[2].strip() if group.exists() else ""
+
+
+# --- the same engine ------------------------------------------------------------------------------------------------
+
+
+def test_it_becomes_the_engine_that_a_plain_start_makes(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        wanted = target(REPORT=rig.root / "report", DAEMON="")
+        plain_start = await rig.serving(wanted)
+        plain, line = await report(rig.root / "report"), cmdline(plain_start.pid)
+        name = procfs.read(plain_start.pid)
+        (rig.root / "report").unlink()
+        pid = await rig.warmed(wanted)
+        warm_start = await rig.restarted(wanted)
+        warm = await report(rig.root / "report")
+        assert warm_start.pid == pid
+        assert cmdline(pid) == line
+        process = procfs.read(pid)
+        assert process is not None
+        assert name is not None
+        assert process.name == name.name == "vllm"
+        for facts in (plain, warm):
+            facts.pop("start")
+            facts.pop("pid")
+            facts.pop("session")
+            facts["fds"] = {number: where.partition(":")[0] for number, where in facts["fds"].items()}
+            assert str(rig.run_dir / "t") in facts["environ"].pop("TMPDIR")
+        assert warm == plain
+        assert warm["environ"]["VLLM_API_KEY"] == KEY
+        assert not procfs.was_given(pid, f"VLLM_API_KEY={KEY}".encode())
+        assert share(pid) in ("", "0")
+        assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0)
+
+    play(scenario, script)
+
+
+def test_its_children_are_those_that_it_would_spawn(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        path = rig.root / "child"
+        base = target()
+        variables = {**dict(base.environment), "FAKE_SPAWN": str(path), "GONE": "1"}
+        wanted = Target(base.arguments, tuple(sorted(variables.items())), base.key, base.model)
+        seen = {}
+        for way in ("plain", "warm"):
+            if way == "warm":
+                await rig.warmed(wanted)
+                warm = rig.engine.warm.report()
+                assert warm is not None
+                assert warm["processes"] == 3
+                assert warm["memory"] > 0
+                await rig.restarted(wanted)
+            else:
+                await rig.serving(wanted)
+            seen[way] = [await report(Path(f"{path}.{depth}")) for depth in (1, 2)]
+            await await_for(lambda: len(rig.engine.warm._plan.children) == 1, what="the child was seen")
+            await await_for(lambda: rig.engine.warm._plan.count() == 3, what="its child was seen")
+            for depth in (1, 2):
+                os.unlink(f"{path}.{depth}")
+        assert [facts["warm"] for facts in seen["plain"]] == [False, False]
+        assert [facts["warm"] for facts in seen["warm"]] == [True, True]
+        session = seen["warm"][0]["parent"]
+        assert {facts["session"] for facts in seen["warm"]} == {session}
+        assert seen["warm"][1]["parent"] == seen["warm"][0]["pid"]
+        for facts in (*seen["plain"], *seen["warm"]):
+            for volatile in ("pid", "parent", "session", "warm"):
+                facts.pop(volatile)
+            # The key is there, and was not when it was imported; the TMPDIR is its own.
+            key = facts["imported_with"].pop("VLLM_API_KEY", KEY)
+            assert key == facts["environ"]["VLLM_API_KEY"] == KEY
+            for environment in (facts["environ"], facts["imported_with"]):
+                tmpdir = environment.pop("TMPDIR")
+                assert environment.pop("CORE_TMPDIR") == f"{tmpdir}/x"
+                assert "GONE" not in environment
+        for warm, plain in zip(seen["warm"], seen["plain"], strict=True):
+            assert {name: (warm[name], plain[name]) for name in plain if warm[name] != plain[name]} == {}
+
+    play(scenario, script)
+
+
+def test_a_child_with_another_environment_is_spawned_as_ever(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        path, other = rig.root / "child", rig.root / "other"
+        other.write_text("first")
+        base = target()
+        variables = {**dict(base.environment), "FAKE_SPAWN": str(path), "FAKE_SPAWN_OTHER": str(other)}
+        wanted = Target(base.arguments, tuple(sorted(variables.items())), base.key, base.model)
+        await rig.serving(wanted)
+        await report(Path(f"{path}.2"))
+        await await_for(lambda: rig.engine.warm._plan.count() == 3, what="both were seen")
+        await rig.warmed(wanted)
+        for depth in (1, 2):
+            os.unlink(f"{path}.{depth}")
+        other.write_text("second")
+        started = await rig.restarted(wanted)
+        facts = [await report(Path(f"{path}.{depth}")) for depth in (1, 2)]
+        assert [one["warm"] for one in facts] == [False, False]
+        assert {one["imported_with"]["OTHER"] for one in facts} == {"second"}
+        ours = {one["pid"] for one in facts} | {started.pid}
+        left = {p.pid for p in alive(started.pid) if b"resource_tracker" not in procfs.cmdline(p.pid)}
+        assert left == ours, "the spare is gone"
+        await await_for(lambda: rig.engine.warm._plan.children[0].values["OTHER"] == "second", what="learnt")
+        assert rig.logged("warm-child-not-used") == [{"difference": "OTHER"}]
+
+    play(scenario, script)
+
+
+def test_the_key_is_not_in_the_parent(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        pid = await rig.warmed(target())
+        memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
+        for line in procfs.maps(pid).decode().splitlines():
+            where, access, *_ = line.split()
+            if "r" not in access or "[vvar" in line or "[vsyscall]" in line:
+                continue
+            start, end = (int(number, 16) for number in where.split("-"))
+            try:
+                content = os.pread(memory, end - start, start)
+            except (OSError, OverflowError):
+                continue
+            assert KEY.encode() not in content, line
+        os.close(memory)
+
+    play(scenario, script)
+
+
+def test_what_it_says_before_is_not_the_engines(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        wanted = _fake("noise")
+        await rig.serving(wanted)
+        pid = await rig.warmed(wanted)
+        started = await rig.restarted(wanted)
+        assert started.pid == pid
+        assert not any("Address already in use" in line for line in rig.lines)
+        exited = await rig.ended()
+        assert exited.finding.reason != "PortTaken"
+
+    play(scenario, script)
+
+
+# --- rude parents ---------------------------------------------------------------------------------------------------
+
+
+def _fake(mode: str, **more: str) -> Target:
+    base = target()
+    variables = {**dict(base.environment), "FAKE_IMPORT": mode, **more}
+    return Target(base.arguments, tuple(sorted(variables.items())), base.key, base.model)
+
+
+async def _plain_instead(rig: WarmRig, wanted: Target, pid: int | None) -> None:
+    began = asyncio.get_running_loop().time()
+    started = await rig.restarted(wanted)
+    assert asyncio.get_running_loop().time() - began < 10
+    assert started.pid != pid
+    if pid is not None:
+        await await_for(lambda: not runs(pid), what="the parent is gone")
+        await await_for(lambda: not alive(pid), what="all of it")
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["deaf", "dead"])
+def test_a_parent_that_does_not_answer(script: Path, number: int) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        pid = await rig.warmed(target())
+        rig.expect(target(), calm=False)
+        await rig.ended()
+        os.kill(pid, number)
+        rig.lines.clear()
+        began = asyncio.get_running_loop().time()
+        started = await rig.serving(target())
+        assert asyncio.get_running_loop().time() - began < keeper_module.PATIENCE + 5
+        assert started.pid != pid
+        assert rig.logged("warm-parent-failed")
+        await await_for(lambda: not runs(pid), what="it is gone")
+
+    play(scenario, script)
+
+
+@pytest.mark.parametrize("mode", ["die", "exit", "gpu"])
+def test_a_parent_that_cannot_be_made(script: Path, mode: str) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        wanted = _fake(mode)
+        await rig.serving(wanted)
+        rig.expect(wanted)
+        failed = await await_for(lambda: rig.logged("warm-parent-failed"), what="the failure is told")
+        expected = {"die": "RuntimeError: not today", "exit": "it ended", "gpu": "its imports initialise a GPU"}
+        assert str(failed[0]["error"]).endswith(expected[mode])
+        await _plain_instead(rig, wanted, None)
+        assert len(rig.logged("warm-parent-failed")) == 1, "it is not tried again at once"
+
+    play(scenario, script)
+
+
+def test_a_parent_that_is_still_importing(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        wanted = _fake("hang")
+        await rig.serving(wanted)
+        before = {process.pid for process in procfs.processes()}
+        rig.expect(wanted)
+        await await_for(lambda: rig.state == "preparing", what="preparing")
+        found = await await_for(
+            lambda: [
+                p.pid for p in procfs.processes() if p.pid not in before and b"parent.py" in procfs.cmdline(p.pid)
+            ],
+            what="its process",
+        )
+        await _plain_instead(rig, wanted, found[0])
+
+    play(scenario, script)
+
+
+def test_an_installation_that_changed(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        pid = await rig.warmed(target())
+        rig.expect(target(), calm=False)
+        await rig.ended()
+        rig.lines.clear()
+        (package,) = script.parent.parent.glob("lib/*/site-packages/vllm/_version.py")
+        os.utime(package)
+        started = await rig.serving(target())
+        assert started.pid != pid
+        assert rig.logged("warm-parent-not-used") == [{"difference": "files"}]
+        await await_for(lambda: not runs(pid), what="it is gone")
+
+    play(scenario, script)
+
+
+def test_a_changed_variable_throws_it_away_at_once(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        pid = await rig.warmed(target())
+        rig.expect(target(LAST_LINE="another"), calm=False)
+        assert rig.logged("warm-parent-thrown-away") == [{"why": "environment"}]
+        await await_for(lambda: not runs(pid), what="it is gone")
+        await _plain_instead(rig, target(LAST_LINE="another"), pid)
+
+    play(scenario, script)
+
+
+def test_a_variable_of_our_own_that_changed(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        pid = await rig.warmed(target())
+        rig.expect(target(), calm=False)
+        await rig.ended()
+        rig.lines.clear()
+        monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "3")
+        started = await rig.serving(target())
+        assert started.pid != pid
+        assert rig.logged("warm-parent-not-used") == [{"difference": "environment (HF_HUB_ETAG_TIMEOUT)"}]
+        await await_for(lambda: not runs(pid), what="it is gone")
+
+    play(scenario, script)
+
+
+# --- when -----------------------------------------------------------------------------------------------------------
+
+
+def test_one_parent_serves_one_start(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        seen = set()
+        for length in ("1", "2", "3"):
+            pid = await rig.warmed(target())
+            started = await rig.restarted(target("org/model", "--max-model-len", length))
+            assert started.pid == pid
+            assert cmdline(pid)[2:6] == ["serve", "org/model", "--max-model-len", length]
+            assert rig.state == "none"
+            seen.add(pid)
+        assert len(seen) == 3
+
+    play(scenario, script)
+
+
+def test_another_key_needs_no_other_parent(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target(REPORT=rig.root / "report"))
+        pid = await rig.warmed(target(REPORT=rig.root / "report"))
+        (rig.root / "report").unlink()
+        started = await rig.restarted(target(key="kAnotherKey0123456789abc", REPORT=rig.root / "report"))
+        assert started.pid == pid
+        facts = await report(rig.root / "report")
+        assert facts["environ"]["VLLM_API_KEY"] == "kAnotherKey0123456789abc"
+
+    play(scenario, script)
+
+
+@pytest.mark.parametrize(("name", "status"), [("ValueError", 1), ("KeyboardInterrupt", -signal.SIGINT)])
+def test_it_fails_as_a_plain_start_fails(script: Path, name: str, status: int) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        trigger = rig.root / "raise"
+        base = target()
+        variables = {**dict(base.environment), "FAKE_RAISE": str(trigger)}
+        wanted = Target(base.arguments, tuple(sorted(variables.items())), base.key, base.model)
+        await rig.serving(wanted)
+        pid = await rig.warmed(wanted)
+        rig.expect(wanted, calm=False)
+        await rig.ended()
+        trigger.write_text(name)
+        said = []
+        for _ in ("warm", "plain"):
+            rig.lines.clear()
+            started = await rig.started(wanted)
+            exited = await rig.next(events.EngineExited)
+            assert exited.status == status
+            await rig.vacated()
+            said.append((exited.finding, tuple(rig.lines)))
+            assert (started.pid == pid) is (len(said) == 1)
+        assert said[0] == said[1]
+        assert said[0][1][-1].startswith(name)
+        assert [fields["error"] for fields in rig.logged("warm-parent-failed")] == ["its engine ended before it served"]
+
+    play(scenario, script)
+
+
+def test_it_is_stopped_like_any_engine(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        wanted = target(CHILDREN="2", SHM="1", SEMAPHORE="1", TITLE="VLLM::EngineCore")
+        await rig.serving(wanted)
+        pid = await rig.warmed(wanted)
+        await rig.restarted(wanted)
+        rig.terminate()
+        exited = await rig.next(events.EngineExited)
+        assert exited.status == 0
+        await rig.vacated()
+        assert alive(pid) == []
+
+    play(scenario, script)
+
+
+def test_a_kill_while_it_becomes_the_engine(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        pid = await rig.warmed(target())
+        rig.expect(target(), calm=False)
+        await rig.ended()
+        os.kill(pid, signal.SIGSTOP)
+        rig.start(target())
+        await asyncio.sleep(0.05)
+        rig.kill()
+        failed = await rig.next(events.StartFailed)
+        assert failed.finding.reason == "EngineStartFailed"
+        assert rig.logged("warm-parent-failed") == []
+        await await_for(lambda: not runs(pid), what="it is gone")
+
+    play(scenario, script)
+
+
+def test_nothing_is_made_unless_it_is_calm_and_there_is_memory(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        room = [False]
+        rig.engine.warm._enough = lambda cost: room[0]
+        await rig.serving(target())
+        rig.expect(target(), calm=False)
+        rig.expect(target())
+        await await_for(lambda: rig.logged("no-warm-parent"), what="the reason")
+        assert rig.logged("no-warm-parent") == [{"why": "not enough free memory"}]
+        rig.expect(target(), calm=False)
+        room[0] = True
+        pid = await rig.warmed(target())
+        # It is thrown away when memory gets short.
+        room[0] = False
+        rig.expect(target(), calm=False)
+        rig.expect(target())
+        await await_for(lambda: rig.logged("warm-parent-thrown-away"), what="thrown away")
+        assert rig.logged("warm-parent-thrown-away") == [{"why": "memory"}]
+        await await_for(lambda: not runs(pid), what="it is gone")
+
+    play(scenario, script, warm="auto")
+
+
+def test_after_a_failure_it_rests(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        pid = await rig.warmed(target())
+        rig.expect(target(), calm=False)
+        await rig.ended()
+        os.kill(pid, signal.SIGKILL)
+        rig.lines.clear()
+        await rig.serving(target())
+        rig.expect(target())
+        await await_for(lambda: rig.logged("no-warm-parent"), what="the reason")
+        assert rig.logged("no-warm-parent") == [{"why": "the last one failed"}]
+
+    play(scenario, script, warm="auto")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["violent", "orderly"])
+def test_it_does_not_outlive_the_controller(script: Path, tmp_path: Path, number: int) -> None:
+    with Controller(tmp_path, "--warm", "on", engine=(str(script),), overrides={"settle": 0.0}) as controller:
+        wishes = {"FAKE_SPAWN": str(tmp_path / "child")}
+        controller.serve("tiny", **wishes)
+        controller.until("Ready")
+        controller.until("Ready", also=lambda health: health["warm"]["processes"] > 1)
+        ready = controller.says("warm-parent-ready")
+        assert len(alive(ready["pid"])) == ready["processes"]
+        controller.signal(number).ends()
+        wait_for(lambda: not alive(ready["pid"]), what="nothing is left")
+        wait_for(lambda: not list(controller.run_dir.glob("t/*")), what="no TMPDIR is left")
+
+
+def test_an_engine_that_is_no_python_has_none(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        rig.expect(target())
+        await await_for(lambda: rig.logged("no-warm-parent"), what="the reason")
+        assert rig.logged("no-warm-parent") == [{"why": "this engine is not supported"}]
+
+    from support.rude import COMMAND
+
+    play(scenario, script, command=COMMAND)
