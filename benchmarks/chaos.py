@@ -63,18 +63,17 @@ class Outcome:
 
 
 def run(seed: int, cycles: int, real: bool = False) -> Outcome:
-    """Let one controller go through `cycles`. One that is begun anew by an act holds what it holds then."""
+    """Let one controller go through `cycles`; that of an even seed is never replaced, and is measured."""
     own_mounts()
     outcome = Outcome(seed)
     try:
         with chaos_of(seed, real) as chaos:
+            outcome.acts, outcome.times = chaos.acts, chaos.times
             for number in range(1, cycles + 1):
                 chaos.turn()
                 outcome.cycles = number
-                if number == EARLY:
-                    outcome.early = chaos.resources()
-            outcome.late = chaos.resources()
-            outcome.acts, outcome.times = chaos.acts, chaos.times
+                if chaos.lasting and number in (EARLY, cycles):
+                    outcome.early, outcome.late = outcome.early or chaos.resources(), chaos.resources()
     except Unsettled as error:
         outcome.failure = str(error)
     except Exception:
@@ -85,7 +84,7 @@ def run(seed: int, cycles: int, real: bool = False) -> Outcome:
 def chaos_of(seed: int, real: bool) -> Chaos:
     """Make the controller and its surroundings."""
     if not real:
-        return Chaos(seed, mounted=True)
+        return Chaos(seed, mounted=True, lasting=seed % 2 == 0)
     from support.real_vllm import ENVIRONMENT, PLAIN, command
     from support.tiny_model import make
 

@@ -89,6 +89,8 @@ class Chaos:
     variables: dict[str, object] = field(default_factory=dict)
     mounted: bool = False
     """The data directory is a small volume of its own; needs mounts of our own (`support.volume`)."""
+    lasting: bool = False
+    """The controller is never replaced, so that what it holds can be compared over time."""
     acts: Counter[str] = field(default_factory=Counter)
     times: list[float] = field(default_factory=list)
     """Seconds that each cycle needed to settle."""
@@ -137,7 +139,7 @@ class Chaos:
         self.cycle += 1
         self.history = []
         for _ in range(self.random.choice((1, 1, 2, 3))):
-            act = self.random.choice(ACTS)
+            act = self.random.choice(LASTING if self.lasting else ACTS)
             self.acts[act.__name__] += 1
             self.history.append(act.__name__)
             act(self)
@@ -471,3 +473,4 @@ ACTS: tuple[Callable[[Chaos], None], ...] = (
     *(kill_guardian, kill_controller, restart_controller, hang_up, second_controller),
     *(steal_port, steal_port_of_the_next, unknown_model_and_back, fill_volume, write_protect_volume),
 )
+LASTING = tuple(act for act in ACTS if act not in (kill_controller, restart_controller))
