@@ -35,7 +35,10 @@ vllm: $(READY)  ## install the CPU build of vLLM beside the project, unless ther
 run: vllm  ## supervise a real vLLM with a tiny model, in the foreground; MODEL_ARGS='org/name …' serves another
 	@$(BIN)/python vllm/demo.py --engine $(VLLM) --port $(PORT) -- $(MODEL_ARGS)
 
-test: lint unit simulation process engine package  ## all checks and all tiers
+# Much of the last three tiers is waiting, for which one core after the other would be idle.
+test: lint unit simulation vllm  ## all checks and all tiers
+	@echo "The tiers engine, process and package follow, two at a time: ten minutes; each shows its output when it is done."
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target engine process package
 
 lint: $(READY)  ## style, types, layers, generated pages
 	$(BIN)/ruff check .

@@ -157,6 +157,7 @@ class Controller:
         post = self.driver.post
         self.wishes = Wishes(config.store, config.credentials, clock=self.clock, log=self.log, judge=self._judge)
         self.requests = Requests(config.run_dir, clock=self.clock, log=self.log)
+        memory = GpuMemory()
         self.engine = EngineProcess(
             post=post,
             clock=self.clock,
@@ -169,7 +170,8 @@ class Controller:
             run_dir=config.run_dir,
             state_dir=config.state,
             port_holder=lambda: listeners.occupant(config.port, config.host),
-            free_memory=GpuMemory().free,
+            free_memory=memory.free,
+            single_gpu=memory.single,
             redact=self.redactor.line,
             guard_all=config.guard == "all",
             warm=config.warm,

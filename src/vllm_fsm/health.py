@@ -88,6 +88,8 @@ def document(snapshot: Snapshot, wall: Wall, boot_id: str) -> dict[str, Any]:
 
 def cause(snapshot: Snapshot) -> Finding | None:
     """What stands in the way of what is wanted, None if nothing does."""
+    if snapshot.fallen_back:
+        return snapshot.next_problem
     return snapshot.finding or snapshot.fetch_finding or snapshot.next_problem
 
 
@@ -173,6 +175,7 @@ def _downloading(snapshot: Snapshot, wall: Wall) -> list[Message]:
 
 def _loading(snapshot: Snapshot, wall: Wall) -> list[Message]:
     due = snapshot.due(RestartDue)
+    problem, active = snapshot.next_problem, snapshot.active
     if due is not None and snapshot.finding is not None:
         settings = snapshot.settings
         again = Message.of(
@@ -181,8 +184,7 @@ def _loading(snapshot: Snapshot, wall: Wall) -> list[Message]:
             number=len(snapshot.crashes),
             most=settings.restart_intensity,
         )
-        return [snapshot.finding.message, *_mending(snapshot), again, *snapshot.warnings]
-    problem, active = snapshot.next_problem, snapshot.active
+        return [*_failures(snapshot, snapshot.finding), again, *snapshot.warnings]
     if snapshot.fallen_back and problem is not None and active is not None:
         parts = [Message.of("LoadingFallback", model=active.model), problem.message, *_mending(snapshot)]
     else:
@@ -210,18 +212,22 @@ def _ready(snapshot: Snapshot, _wall: Wall) -> list[Message]:
 def _failed(snapshot: Snapshot, wall: Wall) -> list[Message]:
     finding = snapshot.finding
     assert finding is not None
-    active, problem = snapshot.active, snapshot.next_problem
-    if snapshot.fallen_back and problem is not None and active is not None:
-        also = Message.of("FailedFallback", model=active.model)
-        parts = [problem.message, *_mending(snapshot), also, finding.message]
-    else:
-        # With an active engine it is the engine that failed, whatever was tried for the next one.
-        parts = [finding.message, *_mending(snapshot), *(_tries(snapshot) if active is None else ())]
+    # With an active engine it is the engine that failed, whatever was tried for the next one.
+    parts = [*_failures(snapshot, finding), *(_tries(snapshot) if snapshot.active is None else ())]
     due = snapshot.due(RestartDue)
     # A port is looked at every few seconds: its sentence says so, and a time would change as often.
     if due is not None and finding.reason != PORT_TAKEN:
         parts.append(Message.of("NextTry", time=_clock(wall, due)))
     return [*parts, *snapshot.warnings]
+
+
+def _failures(snapshot: Snapshot, finding: Finding) -> list[Message]:
+    """What failed and what would mend it: what is wanted, and the fallback after it."""
+    active, problem = snapshot.active, snapshot.next_problem
+    if snapshot.fallen_back and problem is not None and active is not None:
+        also = Message.of("FailedFallback", model=active.model)
+        return [problem.message, *_mending(snapshot), also, finding.message]
+    return [finding.message, *_mending(snapshot)]
 
 
 def _mending(snapshot: Snapshot) -> list[Message]:

@@ -74,7 +74,7 @@ ENGLISH: Final[dict[str, str]] = {
     "EngineDead": "The engine died while its server still answered. Check the service logs for errors.",
     "EngineHung": (
         "The engine hung while it was starting (phase: {phase}): for {minutes} minutes it printed, computed and read "
-        "nothing, and was ended. If that happens again, check the service logs for errors."
+        "nothing, and was ended. Check the service logs for errors; the same choice made again tries anew."
     ),
     "EngineUnresponsive": (
         "The engine answers no requests. It is restarted in {restart_seconds} s unless it answers again."

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from support.story import Story, target
+from support.story import CRASH, Story, target
 from vllm_fsm import health, history, lock, record, request
 from vllm_fsm.adapters.health_file import NAME
 from vllm_fsm.cli import main, status
@@ -111,6 +111,15 @@ def test_status_shows_the_engines_words_and_the_command_that_mends_it():
     assert shown(story).endswith(
         "to do      serve the same model with --max-model-len 4096, which fits, by\n           vllm-fsm set-model --fix"
     )
+
+
+def test_status_beside_a_fallback_does_not_say_to_wait():
+    story = Story(fallback=True).ready().wants(target("org/two", "--max-model-len", "9000"))
+    story.happens(ev.WeightsComplete).happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    finding = Finding.of("ContextTooLong", permanent=True, wanted=9000, most=4096)
+    story.happens(ev.EngineStarted, 78).happens(ev.EngineExited, 1, finding).happens(ev.EngineVacated)
+    assert "to do      serve the same model with --max-model-len 4096" in shown(story)
+    assert "runs       the fallback, org/one, starting" in shown(story.happens(ev.EngineStarted, 79))
 
 
 def test_status_leaves_the_choice_to_wait():

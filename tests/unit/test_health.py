@@ -333,6 +333,16 @@ def test_a_fallback_is_called_one_in_every_state():
     assert not document(story.wants(target()))["fallback"]
 
 
+def test_a_fallback_that_waits_tells_of_both():
+    story = fallen_back().crashes().happens(ev.EngineStarted, 80).crashes()
+    result, message = shown(story)
+    assert result == "loading"
+    assert message.startswith("The serve arguments cannot be used")
+    assert "org/one, which was ready last, was started instead and failed too: The engine ended by itself" in message
+    assert message.endswith("number 2 of 5.")
+    assert document(story)["reason"] == "BadArguments"
+
+
 def test_a_fix_is_offered_beside_the_fallback():
     story = Story(fallback=True).ready().wants(target("org/two", "--max-model-len", "32768"))
     story.happens(ev.WeightsComplete).happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)

@@ -1022,6 +1022,74 @@ def test_a_dead_engine_that_said_nothing_stays_dead():
     assert story.snapshot.finding.reason == "EngineDead"
 
 
+def test_an_engine_that_dies_of_the_same_cause_for_good_once_more_is_given_up():
+    story = Story().ready().happens(ev.EngineDead, Finding.of("EngineDead")).happens(ev.EngineExited, -9, WRONG)
+    assert story.state == "Loading"
+    assert not story.snapshot.finding.permanent
+    story.happens(ev.EngineVacated).happens(ev.EngineStarted, 78).happens(ev.ProbePassed)
+    story.happens(ev.EngineDead, Finding.of("EngineDead")).happens(ev.EngineExited, -9, WRONG)
+    assert story.state == "Failed"
+    assert story.snapshot.finding == WRONG
+    assert story.snapshot.due(ev.RestartDue) is None
+    assert not story.happens(ev.EngineVacated).does(fx.StartEngine)
+
+
+@pytest.mark.parametrize("needed", ["7.2.0", ".", "9" * 400, "-1", "nan"])
+def test_nonsense_about_gpu_memory_is_waited_for_by_nobody(needed):
+    busy = Finding.of("GpuBusy", free="3.21", total="23.65", needed=needed)
+    assert Story().loading().crashes(busy).the(fx.StartEngine).memory_needed == 0.0
+
+
+def test_a_hang_of_another_month_is_forgotten_when_the_key_was_changed_since():
+    story = pulses(Story(silence=60.0).loading(), False, 4).happens(ev.EngineExited, -9, CRASH)
+    story.happens(ev.EngineVacated).happens(ev.EngineStarted, 78).happens(ev.ProbePassed).wait(1e6)
+    story.wants(target(key=OTHER_KEY)).happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    pulses(story.happens(ev.EngineStarted, 79), False, 4)
+    assert story.state == "Loading"
+    assert not story.snapshot.finding.permanent
+
+
+def test_a_hang_of_another_month_is_forgotten_when_the_port_was_taken_since():
+    story = pulses(Story(silence=60.0).loading(), False, 4).happens(ev.EngineExited, -9, CRASH)
+    story.happens(ev.EngineVacated).happens(ev.EngineStarted, 78).happens(ev.ProbePassed).wait(1e6)
+    story.happens(ev.PortTaken, TAKEN).happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
+    story.fires(ev.RestartDue).happens(ev.PortFree)
+    pulses(story.happens(ev.EngineStarted, 79), False, 4)
+    assert story.state == "Loading"
+
+
+def test_time_in_which_the_controller_stood_still_too_is_no_silence():
+    story = pulses(Story(silence=60.0).loading(), True, 1)
+    due = story.snapshot.due(ev.PulseDue)
+    story.now = due + 400.0
+    story.feed(ev.PulseDue(story.now, due)).happens(ev.PulseTaken, False)
+    assert story.snapshot.engine is Engine.ALIVE
+    assert pulses(story, False, 3).snapshot.engine is Engine.TERMINATING
+
+
+def test_a_phase_that_is_told_before_the_start_is_known_keeps_the_order():
+    story = Story().wants(target()).happens(ev.WeightsComplete)
+    began = story.now
+    story.happens(ev.PhaseEntered, Phase.WEIGHTS, Message.of("PhaseWeights")).wait(0.2).happens(ev.EngineStarted, 77)
+    assert [(one.phase, one.since) for one in story.snapshot.phases] == [
+        (Phase.IMPORTS, began),
+        (Phase.WEIGHTS, began),
+    ]
+
+
+def test_an_unusable_edit_while_the_fallback_starts_keeps_it():
+    story = last_good().crashes(WRONG).happens(ev.EngineStarted, 79)
+    story.wants(target("--alas", problem=WRONG))
+    assert story.state == "Loading"
+    assert story.snapshot.fallen_back
+    assert not story.does(fx.TerminateEngine)
+
+
+def test_a_retry_while_the_fallback_starts_tries_what_is_wanted():
+    story = last_good().crashes(WRONG).happens(ev.EngineStarted, 79)
+    assert story.happens(ev.RetryRequested).the(fx.CheckWeights).target == target("org/two")
+
+
 def test_gpu_memory_that_a_start_lacked_is_waited_for_before_the_next():
     busy = Finding.of("GpuBusy", free="3.21", total="23.65", needed="21.28")
     effect = Story().loading().crashes(busy).the(fx.StartEngine)

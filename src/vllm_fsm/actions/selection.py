@@ -383,7 +383,9 @@ def _store(site: Site, prepared: Prepared, dry: bool) -> Chosen:
     try:
         broken = isinstance(read_store(site.config.store), Broken)
         written = update(site.config.store, prepared.fields(), MODE, datetime.now(UTC), keep=broken)
-        retried = not written.changed and bool(prepared.arguments) and site.health()["state"] == FAILED
+        health = site.health()
+        fails = health["state"] == FAILED or bool(health.get("fallback"))
+        retried = not written.changed and bool(prepared.arguments) and fails
         if retried:
             request.write_request(site.config.run_dir, request.Kind.RETRY)
     except Refused as refused:

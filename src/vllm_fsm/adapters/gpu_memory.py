@@ -16,6 +16,11 @@ class GpuMemory:
 
     def __init__(self) -> None:
         self._silent = not any(os.path.exists(path) for path in DEVICES)
+        self._devices = 0
+
+    def single(self) -> bool:
+        """Whether the last answer was that of one device: what an engine lacks is lacking on one of them."""
+        return self._devices == 1
 
     async def free(self) -> int | None:
         """Return the free bytes of all devices together, None where that cannot be known.
@@ -28,7 +33,9 @@ class GpuMemory:
         answer: asyncio.Future[int | None] = loop.create_future()
 
         def ask() -> None:
-            free = _free()
+            each = _free()
+            self._devices = len(each)
+            free = sum(each) if each else None
             try:
                 loop.call_soon_threadsafe(_settle, answer, free)
             except RuntimeError:
@@ -48,18 +55,19 @@ def _settle(answer: asyncio.Future[int | None], free: int | None) -> None:
         answer.set_result(free)
 
 
-def _free() -> int | None:
+def _free() -> list[int]:
+    """Return the free bytes of each device; nothing where that cannot be known."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return None
+        return []
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         # Unified memory (GB10, Thor, Orin) has no figure of its own: "not supported".
-        return sum(int(pynvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in handles) if handles else None
+        return [int(pynvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in handles]
     except pynvml.NVMLError:
-        return None
+        return []
     finally:
         pynvml.nvmlShutdown()

@@ -7,6 +7,13 @@ import os
 import signal
 import time
 
+ESTABLISHED = b"01"
+"""The state of a connection in `/proc/net/tcp`."""
+LOOPBACK_6 = b"00000000000000000000000001000000"
+"""`::1`, as that file has it."""
+MAPPED = b"0000000000000000FFFF0000"
+"""How an IPv4 address begins that is shown as one of IPv6."""
+
 
 class Process:
     """One process as `/proc/PID/stat` showed it; `pid` and `start` together are unique during a boot."""
@@ -126,6 +133,42 @@ def transferred(pid: int) -> int:
     """Return the bytes that process `pid` read and wrote, by calls and from disks; 0 when that may not be known."""
     lines = (_content(f"/proc/{pid}/io") or b"").splitlines()
     return sum(int(line.split()[-1]) for line in lines if line.startswith((b"rchar", b"wchar", b"read_", b"write_")))
+
+
+def connected(pids: list[int]) -> bool:
+    """Tell whether one of these processes has a TCP connection to another machine."""
+    remote = {
+        fields[9]
+        for path in ("/proc/self/net/tcp", "/proc/self/net/tcp6")
+        for line in (_content(path) or b"").splitlines()[1:]
+        if (fields := line.split())[3] == ESTABLISHED and _remote(fields[1], fields[2])
+    }
+    return bool(remote) and any(
+        (link := _link(f"/proc/{pid}/fd/{name}")).startswith("socket:[") and link[8:-1].encode() in remote
+        for pid in pids
+        for name in _entries(f"/proc/{pid}/fd")
+    )
+
+
+def _remote(here: bytes, there: bytes) -> bool:
+    """Whether two ends as `/proc/net/tcp` shows them, `ADDRESS:PORT` in hexadecimal, are of two machines."""
+    local, other = here.partition(b":")[0], there.partition(b":")[0]
+    of_ip_4 = len(other) == 8 or other.startswith(MAPPED)
+    return local != other and other != LOOPBACK_6 and not (of_ip_4 and other.endswith(b"7F"))
+
+
+def _entries(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
 
 
 def received() -> int:

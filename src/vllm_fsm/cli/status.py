@@ -101,7 +101,8 @@ def _warm(warm: dict[str, Any]) -> str:
 def _advice(document: dict[str, Any]) -> str:
     fix = document.get("fix")
     if fix:
-        meanwhile = "" if document["state"] == "Failed" else "wait, or "
+        comes = document["state"] in ("Loading", "Downloading") and not document.get("fallback")
+        meanwhile = "wait, or " if comes else ""
         return f"{meanwhile}serve the same model with {fix['change']}, which fits, by"
     match document["state"]:
         case "NoModel":

@@ -221,6 +221,12 @@ def dead_and_explained(turn: Turn) -> bool:
     )
 
 
+def dead_for_good(turn: Turn) -> bool:
+    """The same, and it has ended it before."""
+    event = turn.event
+    return dead_and_explained(turn) and policy.explained(turn.snapshot, event.at, event.finding).permanent
+
+
 def waits_for_restart(turn: Turn) -> bool:
     """The next try has its time set."""
     return turn.snapshot.due(RestartDue) is not None

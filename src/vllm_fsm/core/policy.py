@@ -34,6 +34,8 @@ ONCE = frozenset(
 """What may have passed by the second try, and will not when it stands in the way of that one too."""
 GPU_MEMORY = frozenset({"GpuBusy", "GpuBusyUnmeasured", "GpuMemoryTaken", "GpuMemoryFull", "GpuMemoryFullUnmeasured"})
 """There was too little free GPU memory for the start: something may be about to give some back."""
+MOST_MEMORY: Final = 1e6
+"""GiB that no machine has: what the engine names beyond that is no need."""
 PATIENCE: Final = {Phase.COMPILATION: 3.0, Phase.GRAPHS: 3.0}
 """How much longer than others a phase may be silent: a compiler or a GPU may work where nobody sees it."""
 
@@ -92,6 +94,12 @@ def judged(snapshot: Snapshot, now: float, finding: Finding) -> Finding:
     return finding if finding.permanent is repeated else replace(finding, permanent=repeated)
 
 
+def explained(snapshot: Snapshot, now: float, finding: Finding) -> Finding:
+    """Judge why an engine died whose death is the latest of the failures: `finding` is what its output says of it."""
+    before = replace(snapshot, crashes=snapshot.crashes[:-1], causes=snapshot.causes[:-1])
+    return judged(before, now, finding)
+
+
 def after_failure(snapshot: Snapshot, now: float, finding: Finding) -> Again | Rest:
     """Decide what follows a failed start or an engine that ended unasked.
 
@@ -130,7 +138,11 @@ def memory_needed(snapshot: Snapshot) -> float | None:
     finding = snapshot.finding
     if finding is None or finding.reason not in GPU_MEMORY:
         return None
-    return float(dict(finding.message.params).get("needed", 0.0))
+    try:
+        needed = float(dict(finding.message.params).get("needed", 0.0))
+    except ValueError:  # it is the engine's word
+        return 0.0
+    return needed if 0.0 <= needed < MOST_MEMORY else 0.0
 
 
 def hang(snapshot: Snapshot, now: float, last: str) -> Finding | None:

@@ -48,11 +48,11 @@ def follow(turn: Turn) -> None:
     turn.set(target=target)
     if not same:
         turn.cancel(events.NextDue)
-        turn.set(fallen_back=False)
+        turn.set(fallen_back=turn.snapshot.fallen_back and target.problem is not None)
     active = turn.snapshot.active
     if active is not None and active.key != target.key:
         turn.cancel(events.RestartDue)
-        turn.set(active=replace(active, key=target.key))
+        turn.set(active=replace(active, key=target.key), crashes=(), resting=False)
         turn.tell(Command.STOP, Command.START)
     if target.problem is not None:
         turn.set(next_problem=target.problem)
@@ -193,9 +193,13 @@ def restart_hung(turn: Turn) -> None:
 
 
 def explain(turn: Turn) -> None:
-    """Why the dead engine died is known by now."""
-    finding = turn.event.finding
-    turn.set(finding=replace(finding, permanent=False), causes=(*turn.snapshot.causes[:-1], finding.reason))
+    """Why the dead engine died is known by now. If that has ended it before, it is not started again after all."""
+    snapshot = turn.snapshot
+    finding = policy.explained(snapshot, turn.event.at, turn.event.finding)
+    turn.set(finding=finding, causes=(*snapshot.causes[:-1], finding.reason))
+    if finding.permanent:
+        turn.cancel(events.RestartDue)
+        turn.set(failed=True, last_good=None)
 
 
 def fall_back(turn: Turn) -> None:
@@ -232,6 +236,7 @@ def restart_unresponsive(turn: Turn) -> None:
 
 def yield_port(turn: Turn) -> None:
     """A stranger listens on our port: end the engine that nobody can reach, look at the port now and then."""
+    turn.set(crashes=policy.recent(turn.snapshot, turn.event.at))
     turn.tell(Command.STOP)
     wait_for_port(turn)
 
@@ -343,7 +348,9 @@ def attend(turn: Turn) -> None:
     """The process exists: give it the start-up time and probe it."""
     now, settings = turn.event.at, turn.snapshot.settings
     turn.set(pid=turn.event.pid, moved_at=now)
-    turn.set(phases=(Stretch(Phase.IMPORTS, now, Message.of("PhaseImports")), *turn.snapshot.phases))
+    told = turn.snapshot.phases
+    began = told[0].since if told else now
+    turn.set(phases=(Stretch(Phase.IMPORTS, began, Message.of("PhaseImports")), *told))
     turn.arm(events.DeadlinePassed, settings.startup_timeout)
     turn.arm(events.PulseDue, settings.pulse)
     probe(turn)
@@ -374,8 +381,12 @@ def note_phase(turn: Turn) -> None:
 
 
 def take_pulse(turn: Turn) -> None:
-    """See whether the starting engine moves."""
-    turn.emit(effects.TakePulse(turn.snapshot.epoch))
+    """See whether the starting engine moves. Time in which nobody looked, since we stood still too, does not count."""
+    snapshot, event = turn.snapshot, turn.event
+    late = event.at - event.due
+    if late > snapshot.settings.pulse:
+        turn.set(moved_at=min(event.at, snapshot.moved_at + late))
+    turn.emit(effects.TakePulse(snapshot.epoch))
 
 
 def note_pulse(turn: Turn) -> None:

@@ -48,9 +48,7 @@ _PREFIX: Final = re.compile(r"\[\w{1,40}\] ")
 """Of the part of a model that is compiled."""
 _SHARDS: Final = re.compile(r"Loading \S{1,40} checkpoint shards: .*?\|\s*(\d{1,6})/(\d{1,6}) ")
 """tqdm's bar, which no logger writes."""
-_WAITING: Final = re.compile(
-    r"No available shared memory broadcast block found|Waiting for \d+ (?:local|remote)|Still waiting"
-)
+_WAITING: Final = re.compile(r"No available shared memory broadcast block found|Waiting for \d+ (?:local|remote)")
 """Said over and over by a process that waits for another: no sign of life of that one."""
 
 

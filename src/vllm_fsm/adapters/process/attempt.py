@@ -104,7 +104,8 @@ class Attempt:
 
     def moved(self) -> bool:
         """Whether it did anything since the last look; True at the first."""
-        before, self._sample = self._sample, pulse.sample(self.look(), self._lines)
+        assert self.process is not None
+        before, self._sample = self._sample, pulse.sample(self.process.pid, self._lines)
         return before is None or pulse.moved(before, self._sample)
 
     @property

@@ -62,7 +62,8 @@ class EngineProcess:
         data: holds the model cache. The working directory stays ours: the store may name files relative to it.
         run_dir: short-lived files of ours: marks and the engine's TMPDIR.
         state_dir: a second place for the marks; one of the two may be lost.
-        free_memory: free GPU memory in bytes, or None where it cannot be known.
+        free_memory: free GPU memory of all devices in bytes, or None where it cannot be known.
+        single_gpu: whether that is one device.
         port_holder: describes who listens on the engine's port, None when nobody does.
         oom_kills: how many processes of our cgroup the kernel has ended for want of memory; None where it tells not.
         redact: takes secrets out of a text; the API key is taken out in any case.
@@ -87,6 +88,7 @@ class EngineProcess:
         run_dir: Path,
         state_dir: Path,
         free_memory: FreeMemory | None = None,
+        single_gpu: Callable[[], bool] = lambda: True,
         port_holder: Callable[[], str | None] = lambda: None,
         oom_kills: Callable[[], int | None] = oom.kills,
         redact: Callable[[str], str] = str,
@@ -104,6 +106,7 @@ class EngineProcess:
         self._host, self._port, self._data = host, port, data
         self._mark_folders = tuple(dict.fromkeys((os.path.abspath(run_dir), os.path.abspath(state_dir))))
         self._memory = MemoryReturn(free_memory, clock=clock, log=log)
+        self._single_gpu = single_gpu
         self._port_holder = port_holder
         self._oom_kills = oom_kills
         self._redact = redact
@@ -182,8 +185,10 @@ class EngineProcess:
         attempt = self._current(effect)
         if attempt is None:
             return
+        from vllm_fsm.diagnosis.ending import LONGEST
+
         moved = attempt.moved()
-        self._post(events.PulseTaken(self._clock(), attempt.epoch, moved, attempt.diagnosis.last))
+        self._post(events.PulseTaken(self._clock(), attempt.epoch, moved, attempt.diagnosis.last[:LONGEST]))
 
     def confirm_vacancy(self, effect: effects.ConfirmVacancy) -> None:
         """Wait until the engine is gone with all that belongs to it → EngineVacated, once.
@@ -350,7 +355,8 @@ class EngineProcess:
             self._linking = self._keep(self._link())
         await asyncio.wait((self._linking,))  # it is not cancelled with us: the next start waits for the same one
         if effect.memory_needed is not None:
-            await self._memory.wait(int(effect.memory_needed * GIB) or self._most_free, effect.memory_wait)
+            needed = int(effect.memory_needed * GIB) if self._single_gpu() else 0
+            await self._memory.wait(needed or self._most_free, effect.memory_wait)
         attempt.free_before = await self._memory.free()
         self._most_free = max(self._most_free, (attempt.free_before or 0) - SLACK)
         return None

@@ -1,17 +1,17 @@
 """Whether a starting engine does anything: what its processes used between two looks, and whether it printed.
 
-Sources: `/proc/PID/stat` and `/proc/PID/io` of its processes, proc(5). The kernel counts what sockets receive for the
-whole network namespace only (`/proc/net/dev`), so that somebody else's traffic can hide a hang, and never makes one.
+Sources: `/proc/PID/stat` and `/proc/PID/io` of the processes in its session, proc(5); neither waits for a lock of a
+process that hangs in the kernel. The kernel counts what sockets receive for the whole network namespace only
+(`/proc/net/dev`). That is looked at while one of the processes has a connection to another machine, so that somebody
+else's traffic can hide the hang of a download by the engine, and of nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from vllm_fsm.adapters import procfs
-from vllm_fsm.adapters.procfs import Process
 
 TICKS: Final = 5
 """Clock ticks (10 ms) of CPU time that are no work yet. All four processes of a vLLM 0.32 whose worker was stopped
@@ -26,17 +26,18 @@ class Sample:
 
     ticks: dict[tuple[int, int], int] = field(default_factory=dict)
     bytes: dict[tuple[int, int], int] = field(default_factory=dict)
-    received: int = 0
+    received: int | None = 0
+    """None: none of them has a connection to another machine."""
     lines: int = 0
 
 
-def sample(processes: Iterable[Process], lines: int) -> Sample:
-    """Look at `processes`; `lines` were printed so far."""
-    here = {(process.pid, process.start): process for process in processes}
+def sample(session: int, lines: int) -> Sample:
+    """Look at the processes of `session`; `lines` were printed so far."""
+    here = {(one.pid, one.start): one for one in procfs.processes() if one.session == session and not one.gone}
     return Sample(
         {key: process.ticks for key, process in here.items()},
         {key: procfs.transferred(key[0]) for key in here},
-        procfs.received(),
+        procfs.received() if procfs.connected([pid for pid, _ in here]) else None,
         lines,
     )
 
@@ -48,5 +49,6 @@ def moved(before: Sample, after: Sample) -> bool:
         or before.ticks.keys() != after.ticks.keys()
         or sum(after.ticks.values()) - sum(before.ticks.values()) >= TICKS
         or sum(after.bytes.values()) - sum(before.bytes.values()) >= BYTES
-        or after.received - before.received >= BYTES
+        or (before.received is None) is not (after.received is None)
+        or (after.received or 0) - (before.received or 0) >= BYTES
     )
