@@ -148,6 +148,8 @@ class World:
         self.wanted: Target | None = None
         self.key = KEYS[0]
         self.starts: list[float] = []
+        self.starting: Target | None = None
+        """What was started last."""
         self.exits = 0
         self.old: ev.Event | None = None
         if self.edits:
@@ -307,8 +309,11 @@ class World:
         self.schedule(execution, ev.EngineStarted(0.0, effect.epoch, 1000 + effect.epoch))
 
     def note_start(self, effect: fx.StartEngine) -> None:
-        """See that the policy alone does not start too often; what a person does begins the count anew."""
+        """See that the policy alone does not start too often. Another target, or an act of a person, counts anew."""
         assert self.settings is not None
+        if self.starting != effect.target:
+            self.starting = effect.target
+            self.starts.clear()
         window = self.settings.restart_window
         self.starts = [at for at in self.starts if self.now - at < window] + [self.now]
         # The first, those of the intensity, once more with the hub, and the one that rests.
