@@ -87,11 +87,11 @@ def transition(log: Log, wall: health.Wall) -> Callable[[Snapshot, Event, Snapsh
             log(STARTED, attempt=after.epoch, pid=after.pid)
         if after.phases and after.phases[-1].phase is not (before.phases[-1].phase if before.phases else None):
             log(PHASE, **_phase(after))
-        if after.fallen_back and not before.fallen_back:
-            log(FALLBACK, **_fallback(after))
         if isinstance(event, EngineExited) and after.dropped == before.dropped:
             asked = before.engine is Engine.TERMINATING
             log(EXITED, attempt=event.epoch, status=event.status, asked=asked, evidence=event.finding.evidence)
+        if after.fallen_back and not before.fallen_back:
+            log(FALLBACK, **_fallback(after))
         if isinstance(event, DownloadFailed) and after.dropped == before.dropped:
             finding = event.finding
             log(

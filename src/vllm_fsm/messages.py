@@ -26,7 +26,9 @@ ENGLISH: Final[dict[str, str]] = {
         "already-cached model can take 15+ minutes. Exact time depends on your hardware resources and network "
         "bandwidth."
     ),
-    "LoadingFallback": "What was ready last, {model}, is started instead of what was chosen since:",
+    "LoadingFallback": (
+        "The fallback {model}, which was ready last, is started, because what was chosen since cannot be served:"
+    ),
     "PhaseImports": "Reading the programs.",
     "PhaseConfiguration": "Reading the model's configuration.",
     "PhaseProcesses": "Starting the engine's processes.",
@@ -43,9 +45,10 @@ ENGLISH: Final[dict[str, str]] = {
     "ReadyNextTime": "The vLLM API is ready. {repo} is downloading: {percent} %, {minutes} min left",
     "ReadyKept": "The vLLM API is ready. It still serves {model}, because what was chosen since cannot be served:",
     "ReadyFallback": (
-        "The vLLM API is ready, with what was ready last, {model}, because what was chosen since cannot be served:"
+        "The vLLM API is ready. It serves the fallback {model}, which was ready last, because what was chosen since "
+        "cannot be served:"
     ),
-    "FailedFallback": "{model}, which was ready last, was started instead and failed too:",
+    "FailedFallback": "The fallback {model}, which was ready last, failed too:",
     "Stopping": "The service is stopping.",
     "NextTry": "Next try at {time} UTC.",
     "NextTryOf": "Next try at {time} UTC, number {number} of {most}.",

@@ -320,16 +320,16 @@ def test_a_fallback_is_called_one_in_every_state():
     story = fallen_back()
     assert document(story)["fallback"]
     assert shown(story)[1].startswith(
-        "What was ready last, org/one, is started instead of what was chosen since: The serve arguments cannot be used"
+        "The fallback org/one, which was ready last, is started, because what was chosen since cannot be served: The "
     )
     assert document(story)["reason"] == "BadArguments"
     assert shown(story.happens(ev.ProbePassed))[1].startswith(
-        "The vLLM API is ready, with what was ready last, org/one, because what was chosen since cannot be served: The"
+        "The vLLM API is ready. It serves the fallback org/one, which was ready last, because what was chosen since "
     )
     assert document(story)["reason"] == "BadArguments"
     result, message = shown(fallen_back().crashes(WRONG))
     assert result == "failure"
-    assert "org/one, which was ready last, was started instead and failed too:" in message
+    assert "The fallback org/one, which was ready last, failed too:" in message
     assert not document(story.wants(target()))["fallback"]
 
 
@@ -338,7 +338,7 @@ def test_a_fallback_that_waits_tells_of_both():
     result, message = shown(story)
     assert result == "loading"
     assert message.startswith("The serve arguments cannot be used")
-    assert "org/one, which was ready last, was started instead and failed too: The engine ended by itself" in message
+    assert "The fallback org/one, which was ready last, failed too: The engine ended by itself" in message
     assert message.endswith("number 2 of 5.")
     assert document(story)["reason"] == "BadArguments"
 
