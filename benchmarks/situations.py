@@ -84,7 +84,7 @@ def visit(job: tuple[bool, float, int]) -> Outcome:
         taken = rows.copy()
     began = time.monotonic()
     times = [search.settle(index) for index in range(0, len(search.situations), every)]
-    name = "after the download" if after_download else "at once"
+    name = "after the download" if after_download else "at once, with a fallback"
     summary = (
         f"- Swaps {name}: {search}, in {search.seconds:.0f} s. {len(times):,} of them settled, in "
         f"{time.monotonic() - began:.0f} s: after {percentile(times, 50):.0f} simulated seconds (median), "
