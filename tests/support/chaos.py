@@ -501,6 +501,8 @@ def cannot_be_served(chaos: Chaos, rude: Mapping[str, object], reason: str) -> N
     before = chaos.wanted
     chaos.serve(rude=rude)
     if chaos.random.random() < 0.5:
+        rotate_key(chaos)
+    if chaos.random.random() < 0.5:
         chaos.obstacle, chaos.good = reason, before
         chaos.settles()
         if chaos.random.random() < 0.5:
