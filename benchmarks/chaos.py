@@ -32,8 +32,9 @@ PAGE = """\
 
 Written by `make chaos`: random acts on a real controller with the rude fake engine, one to three in each cycle, as
 [tests/support/chaos.py](../tests/support/chaos.py) has them. After each cycle: the state that the files ask for, one
-engine or none, no process of an earlier one, no zombie, the key in the engine as in its file and in no line of the log,
-and a log in which every transition begins where the last one ended.
+engine or none, no process of an earlier one, no zombie, the key in the engine as in its file, none of the cycle's keys
+in any line of the log, and a log in which every transition begins where the last one ended. Every second controller
+runs with `--fallback last-good`.
 
 {machine}.
 {date}, {commit}.
@@ -63,7 +64,10 @@ class Outcome:
 
 
 def run(seed: int, cycles: int, real: bool = False) -> Outcome:
-    """Let one controller go through `cycles`; that of an even seed is never replaced, and is measured."""
+    """Let one controller go through `cycles`; that of an even seed is never replaced, and is measured.
+
+    Every second one has a fallback, replaced or not: the second and third of four seeds.
+    """
     own_mounts()
     outcome = Outcome(seed)
     try:
@@ -84,7 +88,7 @@ def run(seed: int, cycles: int, real: bool = False) -> Outcome:
 def chaos_of(seed: int, real: bool) -> Chaos:
     """Make the controller and its surroundings."""
     if not real:
-        return Chaos(seed, mounted=True, lasting=seed % 2 == 0)
+        return Chaos(seed, mounted=True, lasting=seed % 2 == 0, fallback=seed % 4 in (1, 2))
     from support.real_vllm import ENVIRONMENT, PLAIN, command
     from support.tiny_model import make
 

@@ -1,7 +1,8 @@
 """Random acts on a real controller with the rude fake engine, and a look at everything after each of them.
 
-What must come of an act follows from the files alone: `Chaos.expected`. Whatever happened, it must come within
-`SETTLE` seconds, with one engine or none, no orphan, no zombie, the key as the file has it, and a log without gaps.
+What must come of an act follows from the files, and with a fallback from what was ready before: `Chaos.missing`.
+Whatever happened, it must come within `SETTLE` seconds, with one engine or none, no orphan, no zombie, the key as the
+file has it, and a log without gaps.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ SETTINGS = {
     "download_longest": 0.3,
 }
 """As usual, but quick, and never tired: a chaos of hours is one of minutes here."""
+IMPATIENT = {"pulse": 0.2, "silence": 1.0}
+"""A start of the fake engine takes far less; a real one may be silent for longer."""
 PACE = {"health_every": 0.2, "step_every": 1.0, "canary_limit": 5.0, "canary_idle": 1.0}
 KINDS: tuple[dict[str, object], ...] = (
     {},
@@ -61,6 +64,11 @@ KINDS: tuple[dict[str, object], ...] = (
     {"RUDE_SIGTERM": "slow:0.4"},
 )
 """Engines that come up, and are rude at other times."""
+REFUSING = {"RUDE_EXIT_CODE": 2, "RUDE_LAST_LINE": "vllm: error: unrecognized arguments: --oops"}
+HANGING = {"RUDE_NEVER_LISTEN": 1}
+
+Choice = tuple[tuple[str, ...], dict[str, object]]
+"""Arguments and variables."""
 
 
 class Unsettled(AssertionError):
@@ -91,6 +99,8 @@ class Chaos:
     """The data directory is a small volume of its own; needs mounts of our own (`support.volume`)."""
     lasting: bool = False
     """The controller is never replaced, so that what it holds can be compared over time."""
+    fallback: bool = False
+    """The controller is told to serve what was ready last instead of what cannot be served."""
     acts: Counter[str] = field(default_factory=Counter)
     times: list[float] = field(default_factory=list)
     """Seconds that each cycle needed to settle."""
@@ -102,9 +112,15 @@ class Chaos:
         if self.mounted:
             mount("-t", "tmpfs", "-o", "size=24m", "none", str(self.root / "data"))
         self.controller = self._new()
-        self.wanted: tuple[tuple[str, ...], dict[str, object]] | None = None
+        self.wanted: Choice | None = None
         """What the store asks for; None: nothing."""
+        self.obstacle: str | None = None
+        """The reason for which that cannot be served."""
+        self.good: Choice | None = None
+        """What was ready before that; None: nothing since the selection was cleared."""
         self.key = ""
+        self.keys: set[str] = set()
+        """Those that were in force in this cycle."""
         self.cycle = 0
         self.history: list[str] = []
         self._stranger: socket.socket | None = None
@@ -113,13 +129,16 @@ class Chaos:
 
     def _new(self) -> Controller:
         options: dict[str, Any] = {"engine": self.engine} if self.engine else {}
-        flags = ("--stop-timeout", "1s", "--stall-timeout", "5s")
-        return Controller(self.root, *flags, overrides={"settings": SETTINGS, "pace": PACE}, **options)
+        flags = ["--stop-timeout", "1s", "--stall-timeout", "5s"]
+        if self.fallback:
+            flags += ["--fallback", "last-good"]
+        settings = SETTINGS if self.engine else SETTINGS | IMPATIENT
+        return Controller(self.root, *flags, overrides={"settings": settings, "pace": PACE}, **options)
 
     def __enter__(self) -> Chaos:
         self.controller.start()
         self.controller.until("NoModel", self.settle)
-        self.key = self.controller.key
+        self.note_key()
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -138,60 +157,77 @@ class Chaos:
         """Do one to three acts, then see that all is as it must be."""
         self.cycle += 1
         self.history = []
+        self.keys = {self.key}
         for _ in range(self.random.choice((1, 1, 2, 3))):
             act = self.random.choice(LASTING if self.lasting else ACTS)
             self.acts[act.__name__] += 1
             self.history.append(act.__name__)
+            self.note_key()
             act(self)
             time.sleep(self.random.choice(PAUSE))
         began = time.monotonic()
-        self._relent()
-        try:
-            wait_for(self.settled, self.settle, "what the files ask for")
-        except AssertionError:
-            raise Unsettled(f"{self}: {self.missing()}\n{self._tail()}") from None
+        self.relent()
+        self.settles()
         self.times.append(time.monotonic() - began)
         self._look()
 
     def __str__(self) -> str:
         return f"seed {self.seed}, cycle {self.cycle}, {' + '.join(self.history)}"
 
-    def _relent(self) -> None:
+    def relent(self) -> None:
         """End what only hinders: the stranger on the port, and the volume that cannot be written."""
         if self._stranger is not None:
             self._stranger.close()
             self._stranger = None
 
+    def settles(self) -> None:
+        """Wait until all is as the files ask. Raises Unsettled if it does not come to that."""
+        try:
+            wait_for(self.settled, self.settle, "what the files ask for")
+        except AssertionError:
+            raise Unsettled(f"{self}: {self.missing()}\n{self._tail()}") from None
+
+    def note_key(self) -> bool:
+        """Remember the key that its file has; return whether it has one."""
+        try:
+            key = json.loads(self.controller.credentials.read_text())["apiKey"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if not isinstance(key, str):
+            return False
+        self.key = key
+        self.keys.add(key)
+        return True
+
     def missing(self) -> str | None:
         """What is not as the files ask, None when all is."""
         health = self.controller.health()
-        state = health["state"]
-        if self.wanted is None:
-            good = state == "NoModel" and health["engine"] == "Absent"
-        else:
-            arguments, variables = self.wanted
+        serving = self.wanted if self.obstacle is None else self.good if self.fallback else None
+        if serving is not None:
+            arguments, variables = serving
             active = health.get("active") or {}
             good = (
-                state == "Ready"
+                health["state"] == "Ready"
                 and tuple(active.get("arguments", ())) == arguments
                 and set(active.get("environment", ())) == set(variables)
+                and health["fallback"] is (self.obstacle is not None)
+                and health["reason"] == self.obstacle
                 and not health["warnings"]
             )
+        else:
+            state = "NoModel" if self.wanted is None else "Failed"
+            good = (health["state"], health["reason"], health.get("engine")) == (state, self.obstacle, "Absent")
         if not good:
-            return f"{self.wanted} is wanted, {health} is"
-        try:
-            self.key = self.controller.key
-        except (OSError, ValueError, KeyError) as error:
-            return f"no key: {error!r}"
+            return f"{self.wanted} is wanted ({self.obstacle or 'can be served'}; before: {self.good}), {health} is"
+        if not self.note_key():
+            return "there is no key"
         sessions = {found.session for pid in self.controller.pids_left() if (found := procfs.read(pid)) is not None}
-        engine = {health["pid"]} if self.wanted is not None else set()
+        engine = {health["pid"]} if serving is not None else set()
         # A daemon of the engine at hand has a session of its own.
-        daemons = 1 if self.wanted is not None and "RUDE_DAEMON" in self.wanted[1] else 0
+        daemons = 1 if serving is not None and "RUDE_DAEMON" in serving[1] else 0
         if not engine <= sessions or len(sessions) > len(engine) + daemons:
             return f"one engine or none: there are sessions {sessions}, health says {engine}"
-        if self.wanted is not None:
-            return self._unkeyed(health["pid"])
-        return None
+        return self._unkeyed(health["pid"]) if serving is not None else None
 
     def _unkeyed(self, pid: int) -> str | None:
         """Whether the engine lacks the key that the file has; a real one overwrites what it shows of itself."""
@@ -216,23 +252,27 @@ class Chaos:
         zombies = [p for p in procfs.processes() if p.parent == controller.process.pid and p.gone]
         self._must(not wait_gone(zombies), f"zombies: {zombies}")
         log = "".join(controller.raw)
-        self._must(self.key not in log, "the key is in the log")
-        self._must(not controller.events("bug"), "a bug of ours")
+        for key in self.keys:
+            self._must(key not in log, "a key is in the log")
         self._read_log()
 
     def _read_log(self) -> None:
-        """See that each transition of a life begins where the last one ended; then forget what was read."""
-        lines, self.controller.lines[:] = list(self.controller.lines), []
-        for line in lines:
+        """See that each transition of a life begins where the last one ended; then forget what was read.
+
+        More may be said meanwhile: what was not read stays.
+        """
+        controller = self.controller
+        count = len(controller.times)  # the last of the three that a line is added to
+        for line in controller.lines[:count]:
+            self._must(line["event"] != "bug", f"a bug of ours: {line}")
+            self._must(line["event"] != "not-json", f"no JSON in the log: {line}")
             if line["event"] == "started":
                 self._told = "NoModel"
             elif line["event"] == "transition":
                 self._must(line["from"] == self._told, f"a transition is missing before {line}")
                 self._told = line["to"]
-            elif line["event"] == "not-json":
-                self._must(False, f"no JSON in the log: {line}")
-        self.controller.raw.clear()
-        self.controller.times.clear()
+        for said in (controller.lines, controller.raw, controller.times):
+            del said[:count]
 
     def _must(self, holds: bool, promise: str) -> None:
         if not holds:
@@ -251,7 +291,7 @@ class Chaos:
 
     # --- files ---------------------------------------------------------------------------------------------------
 
-    def serve(self, *, rude: dict[str, object] | None = None, in_place: bool = False) -> None:
+    def serve(self, *, rude: Mapping[str, object] | None = None, in_place: bool = False) -> None:
         """Choose other arguments."""
         arguments = (*self.arguments, "--max-model-len", str(self.random.choice((128, 192, 256))))
         variables = {**self.variables, **(rude or {})}
@@ -267,7 +307,7 @@ class Chaos:
             new = self.controller.store.with_name(".store.new")
             new.write_text(content)
             new.rename(self.controller.store)
-        self.wanted = (arguments, variables)
+        self.wanted, self.obstacle = (arguments, variables), None
 
     def pid(self) -> int | None:
         pid = self.controller.health().get("pid")
@@ -342,6 +382,7 @@ def break_key_and_mend_it(chaos: Chaos) -> None:
     path = chaos.controller.credentials
     path.write_text(chaos.random.choice(("{", "[]", '{"apiKey": 7}')))
     time.sleep(chaos.random.choice(PAUSE))
+    chaos.note_key()
     path.write_text(json.dumps({"apiKey": "mended" * 4}))
 
 
@@ -440,6 +481,38 @@ def unknown_model_and_back(chaos: Chaos) -> None:
     chaos.serve()
 
 
+def refused_choice_and_another(chaos: Chaos) -> None:
+    """An engine that does not know its arguments."""
+    cannot_be_served(chaos, REFUSING, "BadArguments")
+
+
+def hanging_choice_and_another(chaos: Chaos) -> None:
+    """An engine that comes to life and never listens."""
+    cannot_be_served(chaos, HANGING, "EngineHung")
+
+
+def cannot_be_served(chaos: Chaos, rude: Mapping[str, object], reason: str) -> None:
+    """Choose what fails for good, after something that was ready or after nothing; then something else."""
+    if chaos.engine:
+        return
+    chaos.relent()
+    chaos.random.choice((edit, clear))(chaos)
+    chaos.settles()
+    before = chaos.wanted
+    chaos.serve(rude=rude)
+    if chaos.random.random() < 0.5:
+        rotate_key(chaos)
+    if chaos.random.random() < 0.5:
+        chaos.obstacle, chaos.good = reason, before
+        chaos.settles()
+        if chaos.random.random() < 0.5:
+            rotate_key(chaos)
+            chaos.settles()
+    else:
+        time.sleep(chaos.random.choice(PAUSE))
+    chaos.serve()
+
+
 def fill_volume(chaos: Chaos) -> None:
     """No byte is left on the volume for a while."""
     if not chaos.mounted:
@@ -472,5 +545,6 @@ ACTS: tuple[Callable[[Chaos], None], ...] = (
     *(kill_engine, kill_engine, kill_member, stop_engine_for_a_moment, stop_controller_for_a_moment),
     *(kill_guardian, kill_controller, restart_controller, hang_up, second_controller),
     *(steal_port, steal_port_of_the_next, unknown_model_and_back, fill_volume, write_protect_volume),
+    *(refused_choice_and_another, hanging_choice_and_another),
 )
 LASTING = tuple(act for act in ACTS if act not in (kill_controller, restart_controller))

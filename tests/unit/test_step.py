@@ -998,6 +998,24 @@ def test_a_cleared_selection_forgets_what_was_ready():
     story = Story(fallback=True).ready().wants(None)
     story.happens(ev.EngineExited, 0, CRASH).happens(ev.EngineVacated)
     assert story.wants(target("--oops", problem=WRONG)).state == "Failed"
+    story.loading(target("org/two")).crashes(WRONG)
+    assert story.state == "Failed"
+    assert not story.does(fx.StartEngine)
+
+
+def test_what_was_ready_last_is_no_fallback_of_itself():
+    story = Story(fallback=True).ready().crashes(WRONG).happens(ev.EngineStarted, 78).crashes(WRONG)
+    assert story.state == "Failed"
+    assert not story.does(fx.StartEngine)
+    assert not story.snapshot.fallen_back
+
+
+def test_what_was_ready_with_another_key_is_no_fallback_of_itself():
+    story = Story(fallback=True).ready().wants(target(key=OTHER_KEY)).happens(ev.EngineExited, 0, CRASH)
+    story.happens(ev.EngineVacated).happens(ev.EngineStarted, 78).crashes(WRONG)
+    assert story.state == "Failed"
+    assert not story.does(fx.StartEngine)
+    assert not story.snapshot.fallen_back
 
 
 # --- a dead engine is explained by its output ----------------------------------------------------------------------
