@@ -126,6 +126,25 @@ def test_it_becomes_the_engine_that_a_plain_start_makes(script: Path) -> None:
     play(scenario, script)
 
 
+def test_the_interpreters_options_are_none_of_the_engines(tmp_path: Path) -> None:
+    script = install(tmp_path)
+    first, _, rest = script.read_text().partition("\n")
+    script.write_text(f"{first} -sP\n{rest}")
+
+    async def scenario(rig: WarmRig) -> None:
+        wanted = target(REPORT=rig.root / "report")
+        plain = await rig.serving(wanted)
+        line, argv = cmdline(plain.pid), (await report(rig.root / "report"))["argv"]
+        (rig.root / "report").unlink()
+        pid = await rig.warmed(wanted)
+        started = await rig.restarted(wanted)
+        assert started.pid == pid
+        assert cmdline(pid) == line
+        assert (await report(rig.root / "report"))["argv"] == argv
+
+    play(scenario, script)
+
+
 def test_its_children_are_those_that_it_would_spawn(script: Path) -> None:
     async def scenario(rig: WarmRig) -> None:
         path = rig.root / "child"

@@ -127,7 +127,10 @@ class Priority:
                 sys.exit("the priority cannot be raised again")
         for thread in os.listdir("/proc/self/task"):
             if self._lowered:
-                os.setpriority(os.PRIO_PROCESS, int(thread), self.nice)
+                try:
+                    os.setpriority(os.PRIO_PROCESS, int(thread), self.nice)
+                except ProcessLookupError:
+                    continue  # it ended meanwhile
             self._set_io(int(thread), 0)
 
 
@@ -409,7 +412,7 @@ def run(words: list[str], script: str | None) -> None:
         sys.argv[:] = ["-c", *words[-1:]]
         exec(compile(words[-2], "<string>", "exec"), anew(None))  # noqa: S102 - what `python -c` does
         return
-    sys.argv[:] = words[1:]
+    sys.argv[:] = words[words.index(script) :]  # the interpreter's options come before it
     with open(script, "rb") as file:
         source = file.read()
     exec(compile(source, script, "exec"), anew(script))  # noqa: S102 - what `python SCRIPT` does
