@@ -298,7 +298,8 @@ def test_what_a_refused_parent_says_is_not_the_engines(script: Path) -> None:
         rig.lines.clear()
         rig.start(target())
         await await_for(lambda: rig.state == "none", what="it is told to start")
-        Path(f"/proc/{pid}/fd/1").write_text("OSError: [Errno 98] Address already in use\n")
+        complaint = "OSError: [Errno 98] Address already in use\n"
+        await asyncio.to_thread(Path(f"/proc/{pid}/fd/1").write_text, complaint)
         started = await rig.next(events.EngineStarted)
         assert started.pid != pid
         assert not any("Address already in use" in line for line in rig.lines)
