@@ -56,6 +56,8 @@ class Source:
         self.home = home
         self.tree = home / "source"
         self.recipe = home / "docker" / "Dockerfile.cpu"
+        self.old = home / ".source-before"
+        """The source that was there, until the new one is in its place."""
         self.fresh = home / ".fetching"
         """Whatever is not complete yet; of the same file system, so that it can be renamed."""
 
@@ -101,8 +103,9 @@ class Source:
             raise Unusable(f"{self.want.file} is no source distribution of vLLM with a recipe for the CPU.")
         (top / MARK).write_text(self.want.sha256 + "\n", encoding="ascii")
         if self.tree.exists():
-            self.tree.rename(self.fresh / "old")
+            self.tree.rename(self.old)
         top.rename(self.tree)
+        shutil.rmtree(self.old, ignore_errors=True)
 
     def _download(self, archive: Path) -> None:
         """Write the file that is wanted to `archive`, from the first index that has it."""
@@ -112,7 +115,13 @@ class Source:
         except registry.Unreachable as error:
             raise Unusable(f"{error}: install pip, or run this with another Python.") from error
         for address in settings.indexes:
-            index = registry.Index(address, settings.certificates)
+            try:
+                index = registry.Index(address, settings.certificates)
+            except (OSError, ValueError) as error:
+                # The text of the second kind may hold the address with its password.
+                why = error if isinstance(error, OSError) else "its address is none"
+                said.append(f"a package index cannot be asked as it is set up ({why})")
+                continue
             try:
                 link = index.find("vllm", self.want.file)
                 if link is None:
@@ -154,11 +163,14 @@ class Source:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Wait for another run; begin with an empty place for what is not complete."""
+        """Wait for another run; clear up after one that was cut off."""
         held = os.open(self.home, os.O_RDONLY)
         try:
             fcntl.flock(held, fcntl.LOCK_EX)
-            shutil.rmtree(self.fresh, ignore_errors=True)
+            if self.old.exists() and not self.tree.exists():
+                self.old.rename(self.tree)
+            for left in (self.old, self.fresh):
+                shutil.rmtree(left, ignore_errors=True)
             self.fresh.mkdir()
             try:
                 yield

@@ -21,6 +21,8 @@ type Report = {
 
 /** Milliseconds without a heartbeat, after which the controller is stuck. It beats every 5 s. */
 const stale = 15_000
+/** Milliseconds after which at least one heartbeat was due. */
+const due = 6000
 /** Milliseconds that one look may take: a volume that hangs must not hang a stop of the service. */
 const patience = 2000
 
@@ -99,7 +101,13 @@ export class Health {
     // A controller that runs means it otherwise: what it says stands in its file.
     if (alive || (age !== null && this.said && age.beat > this.said.at))
       this.said = null
-    if (this.said !== null) return ended(this.said.line)
+    // A controller that lives may print as well: where the lock tells nothing, its heartbeat does.
+    const beats =
+      alive === null &&
+      age !== null &&
+      age.beat >= this.started &&
+      age.quiet <= due
+    if (this.said !== null && !beats) return ended(this.said.line)
     if (alive === false && this.seen) {
       return {
         result: 'failure',

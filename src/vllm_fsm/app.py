@@ -24,7 +24,7 @@ from vllm_fsm.adapters.log_stream import LogStream
 from vllm_fsm.adapters.probes import listeners
 from vllm_fsm.adapters.probes.prober import Prober
 from vllm_fsm.adapters.process.engine import EngineProcess
-from vllm_fsm.adapters.process.warm.keeper import SETTLE
+from vllm_fsm.adapters.process.warm.off import SETTLE
 from vllm_fsm.adapters.timers import Timers
 from vllm_fsm.config import STATE
 from vllm_fsm.core import effects as fx

@@ -60,6 +60,10 @@ ENGLISH: Final[dict[str, str]] = {
     "BadArguments": 'The serve arguments cannot be used: {detail}. Correct them with the "Set Model" action.',
     "EngineNotFound": "The engine command {command} was not found. Check the --engine setting.",
     "EngineNotExecutable": "The engine command {command} cannot be executed ({error}). Check the --engine setting.",
+    "GuardNotLoaded": (
+        "vLLM cannot load what --guard all needs: its Python ignores PYTHONPATH, as with the option -I or -E. Take "
+        "that option out of the first line of the engine's script, or use --guard api."
+    ),
     "EngineStartFailed": "The engine could not be started ({error}). Check the service logs for errors.",
     "EngineExited": (
         "The engine ended by itself with exit status {status}, for a reason that is not known here. It said: {line}. "

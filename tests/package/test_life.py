@@ -69,13 +69,13 @@ SAID = {
 
 @pytest.fixture(scope="module")
 def waiting(package, tmp_path_factory):
-    """The package with a controller that only waits, and has answers ready to some questions."""
+    """The package with a controller that prints what it is given, and has answers ready to some questions."""
     place = tmp_path_factory.mktemp("waiting") / "package"
     shutil.copytree(package, place)
     program = place / "assets" / "vllm-fsm"
     answers = "\n".join(f"'{words}') echo '{json.dumps(answer)}' ;;" for words, answer in SAID.items())
     program.write_text(f"""#!/bin/sh
-[ "$1" = run ] && exec sleep 600
+[ "$1" = run ] && while read -r line < /data/said; do echo "$line" >&2; done
 case "$2 $3" in
 {answers}
 *) exit 1 ;;
@@ -499,6 +499,13 @@ def test_a_report_is_shown_with_all_its_sentences(hearsay):
     ready = "The vLLM API is ready. The argument --port is reserved for the service and was left out."
     assert hearsay["ready"] == {"primary": ["success", ready], "download": NO_NEXT}
     assert hearsay["failed"]["primary"] == ["failure", ENGLISH["StartupTimeout"].format(minutes=35)]
+
+
+def test_a_line_of_a_controller_that_beats_is_not_its_end(hearsay):
+    """Where the kernel's list does not show the lock."""
+    assert hearsay["stray"]["primary"] == hearsay["strayAndHeard"]["primary"] == ["success", ENGLISH["Ready"]]
+    ended = "The controller has ended (a stray line). It is being started again."
+    assert hearsay["strayAndSilent"]["primary"] == ["failure", ended]
 
 
 def test_the_download_of_the_next_model_has_a_check_of_its_own(hearsay):

@@ -182,6 +182,49 @@ def test_a_file_that_was_not_pinned_is_refused_and_the_old_source_stays(folder: 
     assert folder.made() == {"source", "docker"}
 
 
+def test_a_run_that_was_cut_off_between_two_renames_loses_nothing(folder: Folder, index: Index) -> None:
+    folder.fetch(index.address)
+    (folder.home / "source").rename(folder.home / ".source-before")
+    index.asked.clear()
+    assert folder.fetch(index.address).returncode == 0
+    assert index.asked == []
+    assert (folder.home / "source" / "setup.py").exists()
+    assert folder.made() == {"source", "docker"}
+
+
+def test_what_was_replaced_when_a_run_was_cut_off_is_removed(folder: Folder, index: Index) -> None:
+    folder.fetch(index.address)
+    (folder.home / ".source-before").mkdir()
+    assert folder.fetch(index.address).returncode == 0
+    assert folder.made() == {"source", "docker"}
+
+
+def test_the_old_source_is_whole_until_the_new_one_is_there(folder: Folder, index: Index) -> None:
+    folder.fetch(index.address)
+    newer = archive(("vllm-1.2/docker/Dockerfile.cpu", RECIPE), ("vllm-1.2/new", ""))
+    folder.pin(newer)
+    index.files[NAME] = newer
+    # The second of the two renames fails: the process ends there.
+    script = folder.home / "source.py"
+    script.write_text(script.read_text().replace("top.rename(self.tree)", "os._exit(9)"))
+    assert folder.fetch(index.address).returncode == 9
+    shutil.copy(ROOT / "vllm" / "source.py", folder.home)
+    folder.pin(SDIST)
+    index.files.clear()
+    assert folder.fetch(index.address).returncode == 0
+    assert (folder.home / "source" / "setup.py").exists()
+    assert folder.made() == {"source", "docker"}
+
+
+def test_an_index_whose_certificates_cannot_be_read_is_told(folder: Folder, tmp_path: Path) -> None:
+    refused(
+        folder.fetch("https://127.0.0.1:1/simple", PIP_CERT=str(tmp_path / "none.pem")),
+        "cannot be asked",
+        "No such file",
+        "Look at the network, the proxy and the certificates",
+    )
+
+
 def test_without_a_network_it_says_what_to_look_at(folder: Folder, unused_port: int) -> None:
     refused(
         folder.fetch(f"http://127.0.0.1:{unused_port}/simple"),

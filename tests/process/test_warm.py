@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -122,6 +123,25 @@ def test_it_becomes_the_engine_that_a_plain_start_makes(script: Path) -> None:
         assert not procfs.was_given(pid, f"VLLM_API_KEY={KEY}".encode())
         assert share(pid) in ("", "0")
         assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0)
+
+    play(scenario, script)
+
+
+def test_the_interpreters_options_are_none_of_the_engines(tmp_path: Path) -> None:
+    script = install(tmp_path)
+    first, _, rest = script.read_text().partition("\n")
+    script.write_text(f"{first} -sP\n{rest}")
+
+    async def scenario(rig: WarmRig) -> None:
+        wanted = target(REPORT=rig.root / "report")
+        plain = await rig.serving(wanted)
+        line, argv = cmdline(plain.pid), (await report(rig.root / "report"))["argv"]
+        (rig.root / "report").unlink()
+        pid = await rig.warmed(wanted)
+        started = await rig.restarted(wanted)
+        assert started.pid == pid
+        assert cmdline(pid) == line
+        assert (await report(rig.root / "report"))["argv"] == argv
 
     play(scenario, script)
 
@@ -264,6 +284,27 @@ def test_a_parent_that_does_not_answer(script: Path, number: int) -> None:
         assert started.pid != pid
         assert rig.logged("warm-parent-failed")
         await await_for(lambda: not runs(pid), what="it is gone")
+
+    play(scenario, script)
+
+
+def test_what_a_refused_parent_says_is_not_the_engines(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        pid = await rig.warmed(target())
+        rig.expect(target(), calm=False)
+        await rig.ended()
+        os.kill(pid, signal.SIGSTOP)
+        rig.lines.clear()
+        rig.start(target())
+        await await_for(lambda: rig.state == "none", what="it is told to start")
+        complaint = "OSError: [Errno 98] Address already in use\n"
+        await asyncio.to_thread(Path(f"/proc/{pid}/fd/1").write_text, complaint)
+        started = await rig.next(events.EngineStarted)
+        assert started.pid != pid
+        assert not any("Address already in use" in line for line in rig.lines)
+        os.kill(started.pid, signal.SIGKILL)
+        assert (await rig.next(events.EngineExited)).finding.reason == "EngineKilled"
 
     play(scenario, script)
 
@@ -460,6 +501,99 @@ def test_nothing_is_made_unless_it_is_calm_and_there_is_memory(script: Path) -> 
         await await_for(lambda: not runs(pid), what="it is gone")
 
     play(scenario, script, warm="auto")
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keeper looks often."""
+    monkeypatch.setattr(keeper_module, "LOOK", 0.1)
+
+
+@pytest.mark.usefixtures("looks")
+def test_it_is_thrown_away_for_want_of_memory_whatever_goes_on(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        room = [True]
+        rig.engine.warm._enough = lambda cost: room[0]
+        await rig.serving(target())
+        pid = await rig.warmed(target())
+        rig.expect(target(), calm=False)
+        room[0] = False
+        await await_for(lambda: rig.logged("warm-parent-thrown-away"), what="thrown away")
+        assert rig.logged("warm-parent-thrown-away") == [{"why": "memory"}]
+        await await_for(lambda: not runs(pid), what="it is gone")
+
+    play(scenario, script, warm="auto")
+
+
+def test_when_nothing_is_wanted_there_is_none(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        pid = await rig.warmed(target())
+        rig.expect(None, calm=False)
+        assert rig.state == "none"
+        assert rig.logged("warm-parent-thrown-away") == [{"why": "unwanted"}]
+        await await_for(lambda: not runs(pid), what="it is gone")
+
+    play(scenario, script)
+
+
+def test_a_dead_one_is_not_called_ready(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        pid = await rig.warmed(target())
+        rig.expect(target(), calm=False)
+        os.kill(pid, signal.SIGKILL)
+        await await_for(lambda: rig.state == "none", what="its end is noticed")
+        assert rig.logged("warm-parent-thrown-away") == [{"why": "ended"}]
+        warm = rig.engine.warm.report()
+        assert warm is not None
+        assert warm["why"] == "it ended"
+
+    play(scenario, script)
+
+
+def test_one_that_the_kernel_killed_is_not_charged_to_the_engine(script: Path) -> None:
+    kills = [0]
+
+    async def scenario(rig: WarmRig) -> None:
+        reasons = []
+        for of_engine in (False, True):
+            started = await rig.serving(target())
+            os.kill(await rig.warmed(target()), signal.SIGKILL)
+            kills[0] += 1
+            await await_for(lambda: rig.state == "none", what="its end is noticed")
+            os.kill(started.pid, signal.SIGKILL)
+            kills[0] += of_engine
+            reasons.append((await rig.next(events.EngineExited)).finding.reason)
+            await rig.vacated()
+            rig.expect(target(), calm=False)
+        assert reasons == ["EngineKilled", "MachineMemoryFull"]
+
+    play(scenario, script, oom_kills=lambda: kills[0])
+
+
+@pytest.mark.usefixtures("looks")
+def test_what_fails_once_is_told_and_tried_again(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        keeper = rig.engine.warm
+        make, tried = keeper._scratch, []
+
+        def scratch(number: int) -> str:
+            tried.append(number)
+            if len(tried) == 1:
+                raise OSError(errno.ENOSPC, "No space left on device", str(rig.run_dir))
+            return str(make(number))
+
+        keeper._scratch = scratch
+        told = []
+        keeper.changed = lambda: told.append((keeper.report() or {}).get("why"))
+        await rig.warmed(target())
+        error = f"[Errno 28] No space left on device: '{rig.run_dir}'"
+        assert rig.logged("warm-parent-failed") == [{"error": error}]
+        assert error in told
+
+    play(scenario, script)
 
 
 def test_after_a_failure_it_rests(script: Path) -> None:

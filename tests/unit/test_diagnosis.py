@@ -235,6 +235,7 @@ def test_of_an_unknown_failure_of_the_server_its_last_word_is_shown():
         ),
         ("RuntimeError: Failed to infer device type, please set the environment variable", "NoGpu", True, {}),
         ("ImportError: libcuda.so.1: cannot open shared object file: No such file", "NoGpu", True, {}),
+        ("ModuleNotFoundError: No module named 'vllm_fsm_guard'", "GuardNotLoaded", True, {}),
         (
             "ValueError: World size (4) is larger than the number of available GPUs (2) in this node.",
             "TooFewGpus",

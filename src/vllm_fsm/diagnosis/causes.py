@@ -235,6 +235,13 @@ CAUSES: Final[tuple[Cause, ...]] = (
         permanent=True,
     ),
     Cause("PortInUse", r"^\[Errno 98\]", kind=_OS),
+    Cause(
+        "GuardNotLoaded",
+        r"^No module named '?vllm_fsm_guard\b",
+        kind=r"ModuleNotFoundError|ImportError",
+        permanent=True,
+        rank=SPECIAL,
+    ),
     # --- the arguments ---
     Cause(
         "ContextTooLong",

@@ -1,4 +1,4 @@
-"""What is shown of a `health.json` that this scenario writes itself: the controller is one that only waits."""
+"""What is shown of a `health.json` that this scenario writes itself: the controller is one that only prints."""
 
 import os
 import time
@@ -8,7 +8,8 @@ from dashboard import Dashboard
 d = Dashboard(h, RpcError)
 h.write("main/store.json", {"serveArgs": ["tiny"]})
 h.init()
-path = h.vol("main/.vllm-fsm/health.json")
+path, said = h.vol("main/.vllm-fsm/health.json"), h.vol("main/said")
+os.mkfifo(said)
 with open("/proc/sys/kernel/random/boot_id") as file:
     boot = file.read().strip()
 
@@ -27,6 +28,12 @@ def write(state, result, *parts, download=None, boot=boot, age=0.0):
     os.utime(path, (time.time() - age,) * 2)
 
 
+def prints(line):
+    """Have the controller print that on standard error."""
+    with open(said, "w") as pipe:
+        pipe.write(line + "\n")
+
+
 def looked():
     """Wait for a look of both checks that began after this, and return what they show."""
     mark = h.mark()
@@ -42,6 +49,10 @@ d.tell(started=h.start(), fromAnEarlierRun=looked())
 more = {"repo": "org/next", "percent": 43, "minutes": 6}
 d.tell(ready=says("Ready", "success", ("Ready", {}), ("ReservedArgument", {"argument": "--port"})))
 d.tell(failed=says("Failed", "failure", ("StartupTimeout", {"minutes": 35})))
+write("Ready", "success", ("Ready", {}), age=1.0)
+prints("a stray line")
+d.tell(stray=looked(), strayAndSilent=says("Ready", "success", ("Ready", {}), age=7.0))
+d.tell(strayAndHeard=says("Ready", "success", ("Ready", {})))
 d.tell(form=h.action_input("set-model"))
 d.tell(cached=h.action_input("delete-model-cache"))
 d.tell(deleted=h.action_run("delete-model-cache", {"model": "tiny", "force": False}))

@@ -6,13 +6,15 @@ after our own violent end, `output` reads its pipe, `purge` ends all that belong
 process that has imported what the next engine will need.
 """
 
+from __future__ import annotations
+
 import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vllm_fsm import engine_command
 from vllm_fsm.adapters.ports import Clock, Log, Post
@@ -27,13 +29,14 @@ from vllm_fsm.adapters.process.purge import Purge
 from vllm_fsm.adapters.process.reaper import Reaper
 from vllm_fsm.adapters.process.recovery import Leftovers
 from vllm_fsm.adapters.process.scratch import Scratch
-from vllm_fsm.adapters.process.warm import keeper
-from vllm_fsm.adapters.process.warm.keeper import Keeper
-from vllm_fsm.adapters.process.warm.parent import VOLATILE
-from vllm_fsm.adapters.process.warm.spare import Spare
+from vllm_fsm.adapters.process.warm.off import OFF, SETTLE, NoKeeper
 from vllm_fsm.core import effects, events
 from vllm_fsm.core.snapshot import Finding, Target
 from vllm_fsm.diagnosis import execution
+
+if TYPE_CHECKING:
+    from vllm_fsm.adapters.process.warm.keeper import Keeper
+    from vllm_fsm.adapters.process.warm.spare import Spare
 
 T = TypeVar("T")
 
@@ -95,8 +98,8 @@ class EngineProcess:
         link_cache: Callable[[Log], Awaitable[None]] | None = ldconfig.refresh,
         execute_limit: float = launch.LIMIT,
         guard_all: bool = False,
-        warm: str = keeper.OFF,
-        settle: float = keeper.SETTLE,
+        warm: str = OFF,
+        settle: float = SETTLE,
     ) -> None:
         self._post = post
         self._clock = clock
@@ -118,22 +121,30 @@ class EngineProcess:
         self._leftovers = Leftovers(self._mark_folders, self._scratch, log)
         self._reaper = Reaper(log=log)
         self._leash = Leash(clock=clock, log=log)
-        self.warm = Keeper(
-            warm,
-            clock=clock,
-            log=log,
-            command=self._command,
-            make=self._bring,
-            discard=self._discard,
-            scratch=self._scratch.make,
-            redact=redact,
-            settle=settle,
-        )
+        self.warm = self._keeper(warm, settle)
         self._expected: tuple[Target | None, bool, bool] | None = None
         self._attempt: Attempt | None = None
         self._most_free = 0
         """Bytes of GPU memory that were ever free before a start, less what others may use meanwhile."""
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    def _keeper(self, mode: str, settle: float) -> Keeper | NoKeeper:
+        if mode == OFF:
+            return NoKeeper()
+        from vllm_fsm.adapters.process.warm.keeper import Keeper
+
+        return Keeper(
+            mode,
+            clock=self._clock,
+            log=self._log,
+            command=self._command,
+            make=self._bring,
+            discard=self._discard,
+            lost=self._warm_parent_lost,
+            scratch=self._scratch.make,
+            redact=self._redact,
+            settle=settle,
+        )
 
     @property
     def guardian(self) -> int | None:
@@ -303,15 +314,32 @@ class EngineProcess:
         body = spare.body
         attempt.take_over(body)
         assert attempt.output is not None
-        attempt.output.pass_to(partial(self._hand_on, attempt), attempt.secret)
-        problem = await self.warm.become(spare, command, dict.fromkeys(VOLATILE, attempt.secret))
+        said: list[str] = []
+
+        def keep(line: str) -> None:
+            said.append(line)
+            spare.lines.append(line)
+
+        # What it says is the engine's only if it is the engine.
+        attempt.output.pass_to(keep, attempt.secret)
+        problem = await self.warm.become(spare, command, attempt.secret)
         if not problem:
+            attempt.output.pass_to(partial(self._hand_on, attempt), attempt.secret)
+            for line in said:
+                self._hand_on(attempt, line)
             return True
         if not attempt.doomed:
             self.warm.failed(problem)
             body.take_over(attempt)
+            attempt.oom_kills_before = self._oom_kills()
         self.warm.release(spare)
         return False
+
+    def _warm_parent_lost(self) -> None:
+        """A warm parent was killed while it waited; if the kernel did it, that is not counted as an engine's."""
+        attempt, now = self._attempt, self._oom_kills()
+        if attempt is not None and attempt.oom_kills_before is not None and now is not None:
+            attempt.oom_kills_before = min(attempt.oom_kills_before + 1, now)
 
     async def _bring(
         self,

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from vllm_fsm import engine_version
-from vllm_fsm.adapters.process.warm.parent import VOLATILE
+from vllm_fsm.adapters.process.warm import parent
 
 Stamp = tuple[str, int, int, int]
 """Path, inode, bytes, and time of the last change in nanoseconds."""
-LIMITS: Final = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 DEVICES: Final = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dri/render*")
 PACKAGE: Final = ("__init__.py", "_version.py", "entrypoints/cli/main.py", "entrypoints/cli/serve.py")
 """Files of vLLM that are looked at beside its metadata: who edits an installation, edits or replaces these in time."""
@@ -60,7 +59,7 @@ def of(command: Sequence[str], environment: Mapping[str, str]) -> Identity | Non
     package = os.path.join(packages, "vllm")
     paths = [os.path.realpath(found.interpreter[0]), found.script, packages, found.metadata]
     paths += [os.path.join(found.metadata, "RECORD"), package, *(os.path.join(package, name) for name in PACKAGE)]
-    kept = {name: value for name, value in environment.items() if name not in VOLATILE}
+    kept = {name: value for name, value in environment.items() if name not in parent.VOLATILE}
     return Identity(
         found.interpreter,
         found.script,
@@ -68,8 +67,8 @@ def of(command: Sequence[str], environment: Mapping[str, str]) -> Identity | Non
         tuple(_stamp(path) for path in paths),
         kept,
         _directory(),
-        tuple(resource.getrlimit(number) for number in LIMITS),
-        _umask(),
+        tuple(resource.getrlimit(number) for number in parent.limits()),
+        parent.umask(),
         tuple(sorted(path for pattern in DEVICES for path in glob.iglob(pattern))),
         tuple(sorted(os.sched_getaffinity(0))),
     )
@@ -106,9 +105,3 @@ def _directory() -> tuple[str, int]:
         return path, os.stat(path).st_ino
     except OSError:
         return "", 0
-
-
-def _umask() -> int:
-    """Return our umask without setting it for a moment, as `os.umask` would: other threads make files."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        return next((int(line.split()[1], 8) for line in file if line.startswith("Umask:")), -1)

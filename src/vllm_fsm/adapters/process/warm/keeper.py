@@ -7,6 +7,8 @@ log. It is made some time after Ready, never while anything starts, stops or dow
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +16,7 @@ from vllm_fsm.adapters.ports import Clock, Log
 from vllm_fsm.adapters.process import pidfd
 from vllm_fsm.adapters.process.attempt import Attempt
 from vllm_fsm.adapters.process.warm import memory, plan
+from vllm_fsm.adapters.process.warm.off import AUTO, SETTLE
 from vllm_fsm.adapters.process.warm.parent import VOLATILE
 from vllm_fsm.adapters.process.warm.spare import Broken, Spare
 from vllm_fsm.core.snapshot import Finding
@@ -21,9 +24,6 @@ from vllm_fsm.core.snapshot import Finding
 if TYPE_CHECKING:
     from vllm_fsm.adapters.process.warm.identity import Identity
 
-OFF, AUTO, ON = "off", "auto", "on"
-SETTLE: Final = 30.0
-"""Seconds of calm before one is made."""
 PATIENCE: Final = 1.0
 """Seconds in which a warm parent must take its order; after that the start is a plain one."""
 LONGEST: Final = 600.0
@@ -54,10 +54,11 @@ class Keeper:
     """At most one warm parent.
 
     Args:
+        mode: `auto` or `on`; where it is `off` there is a `NoKeeper`.
         make: see Make.
         discard: kills what there is of a body and clears up; never fails.
         scratch: makes a TMPDIR.
-        changed: called when `report` says something new.
+        lost: called when one was killed, and not by us.
         settle: see SETTLE.
     """
 
@@ -70,6 +71,7 @@ class Keeper:
         command: Sequence[str],
         make: Make,
         discard: Callable[[Attempt], Awaitable[None]],
+        lost: Callable[[], None],
         scratch: Callable[[int], str],
         redact: Callable[[str], str] = str,
         enough: Callable[[float], bool] = memory.enough,
@@ -82,12 +84,15 @@ class Keeper:
         self._command = tuple(command)
         self._make = make
         self._discard = discard
+        self._lost = lost
         self._scratch = scratch
         self._redact = redact
         self._enough = enough
         self._settle = settle
         self._patience = patience
         self.changed: Callable[[], None] = lambda: None
+        """Called when `report` says something new."""
+        self._closed = False
         self._plan = plan.root()
         self._spare: Spare | None = None
         self._given: Given | None = None
@@ -110,17 +115,13 @@ class Keeper:
 
     def look(self, given: Given | None, *, calm: bool) -> None:
         """Know what the next start would be given, and whether all is quiet: an engine serves, nothing else goes on."""
-        if self._mode == OFF:
+        if self._closed:
             return
         self._given = given
         if calm and not self._calm:
             self._served()
         self._calm = calm
-        spare = self._spare
-        if spare is not None and (not spare.ready and not calm):
-            self._throw_away("busy")
-        elif spare is not None and given is not None and self._difference(spare, given):
-            self._throw_away("environment")
+        self._check()
         if not calm:
             self._rest()
         elif self._working is None or self._working.done():
@@ -128,7 +129,7 @@ class Keeper:
 
     def started(self, session: int, given: Mapping[str, str], spare: Spare | None) -> None:
         """An engine was executed: `spare` became it, if there was one."""
-        if self._mode == OFF:
+        if self._closed:
             return
         self._serving_warm = spare is not None
         self._end_study()
@@ -146,7 +147,7 @@ class Keeper:
 
     def claim(self, given: Given) -> Spare | None:
         """Return the warm parent for a start now, if there is one that fits; it is the caller's from then on."""
-        spare, self._spare = self._spare, None
+        spare = self._take()
         self._rest()
         if spare is None:
             return None
@@ -161,10 +162,13 @@ class Keeper:
             return None
         return spare
 
-    async def become(self, spare: Spare, argv: Sequence[str], secrets: Mapping[str, str]) -> str:
-        """Let the claimed parent become the engine; return why it does not: it must be killed then. Empty: it does."""
+    async def become(self, spare: Spare, argv: Sequence[str], secret: str) -> str:
+        """Let the claimed parent become the engine, whose key is `secret`; empty when it does.
+
+        Otherwise the answer says why not, and it must be killed.
+        """
         try:
-            await spare.become(argv, secrets, self._patience)
+            await spare.become(argv, dict.fromkeys(VOLATILE, secret), self._patience)
         except (Broken, OSError, TimeoutError) as error:
             return str(error) or f"no answer within {self._patience:g} s"
         return ""
@@ -172,18 +176,18 @@ class Keeper:
     def failed(self, error: str) -> None:
         """A warm parent was of no use, by no fault of ours."""
         self._failures += 1
-        self._rest_until = self._clock() + min(FIRST_REST * 2 ** (self._failures - 1), LONGEST_REST)
-        self._log("warm-parent-failed", error=self._redact(error))
+        self._rest_until = self._clock() + min(FIRST_REST * 2 ** min(self._failures - 1, 16), LONGEST_REST)
+        self._why = self._redact(error)
+        self._log("warm-parent-failed", error=self._why)
+        self.changed()
 
     def release(self, spare: Spare) -> None:
         """Throw away a claimed parent, in the background."""
         self._going.add(spare)
         self._do(self._end, spare)
 
-    def report(self) -> dict[str, Any] | None:
-        """Return what `status` says, None when it is switched off; memory in bytes."""
-        if self._mode == OFF:
-            return None
+    def report(self) -> dict[str, Any]:
+        """Return what `status` says; memory in bytes."""
         spare = self._spare
         if spare is None:
             return {"state": "none", "why": self._why or None, "memory": None, "cpuSeconds": None, "processes": 0}
@@ -199,8 +203,8 @@ class Keeper:
 
     async def close(self) -> None:
         """End it."""
-        self._mode = OFF
-        spare, self._spare = self._spare, None
+        self._closed = True
+        spare = self._take()
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
@@ -211,37 +215,60 @@ class Keeper:
     # --- making and watching -------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        """As long as it is calm: make one when that is right, and look after it."""
+        """As long as it is calm: make one when there is none and that is right."""
         await asyncio.sleep(self._settle)
         while self._given is not None:
-            spare = self._spare
-            if spare is None:
-                self._say_why(self._objection(self._given))
-                if not self._why:
-                    await self._prepare(self._given)
-            elif spare.body.exited.is_set():
-                self.failed(f"it ended: {spare.lines[-1]}" if spare.lines else "it ended")
-                self._throw_away("ended")
-            elif self._mode == AUTO and not self._enough(0.0):
-                self._throw_away("memory")
-            elif self._difference(spare, self._given):
-                self._throw_away("files")
-            await self._pause()
+            if self._spare is None:
+                try:
+                    await self._try(self._given)
+                except Exception as error:
+                    self.failed(_told(error))
+            await asyncio.sleep(LOOK)
+
+    async def _try(self, given: Given) -> None:
+        self._say_why(self._objection(given))
+        if not self._why:
+            await self._prepare(given)
 
     def _rest(self) -> None:
-        """Make none, and look at none, until it is calm again."""
+        """Make none until it is calm again."""
         if self._working is not None:
             self._working.cancel()
             self._working = None
 
-    async def _pause(self) -> None:
-        """Wait for the next look, or for the end of the parent."""
-        body = self._spare.body if self._spare is not None else None
+    async def _watch(self, spare: Spare) -> None:
+        """Look after one that stands ready, whatever goes on beside it."""
+        while self._spare is spare:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await spare.body.exited.wait()
+            self._check()
+
+    def _check(self) -> None:
+        """Throw away what will not be used, or takes memory that others need."""
         try:
-            async with asyncio.timeout(LOOK):
-                await (body.exited.wait() if body is not None else asyncio.Event().wait())
-        except TimeoutError:
-            pass
+            fault = self._fault(self._spare) if self._spare is not None else ""
+        except Exception as error:
+            self.failed(_told(error))
+            fault = "broken"
+        if fault:
+            self._throw_away(fault)
+
+    def _fault(self, spare: Spare) -> str:
+        """Why it is to be thrown away; empty when nothing speaks against it."""
+        if self._given is None:
+            return "unwanted"
+        if not spare.ready and not self._calm:
+            return "busy"
+        if spare.ready and spare.body.exited.is_set():
+            if spare.body.status == -signal.SIGKILL:
+                self._lost()
+            self.failed(f"it ended: {spare.lines[-1]}" if spare.lines else "it ended")
+            return "ended"
+        if self._mode == AUTO and not self._enough(0.0):
+            return "memory"
+        difference = self._difference(spare, self._given)
+        return "environment" if "environment" in difference else difference and "files"
 
     def _objection(self, given: Given) -> str:
         """Why none may be made now; empty when nothing speaks against it."""
@@ -258,12 +285,17 @@ class Keeper:
     async def _prepare(self, given: Given) -> None:
         body = Attempt(0, "", self._redact)
         body.tmpdir = self._scratch(0)
-        environment = {name: value for name, value in given(body.tmpdir).items() if name not in VOLATILE}
-        found = self._identify(environment)
-        if found is None:
+        try:
+            environment = {name: value for name, value in given(body.tmpdir).items() if name not in VOLATILE}
+            found = self._identify(environment)
+            spare = Spare(found, body, environment) if found is not None else None
+        except Exception:
+            await self._discard(body)
+            raise
+        if spare is None:
             await self._discard(body)
             return
-        spare = self._spare = Spare(found, body, environment)
+        self._spare = spare
         self.changed()
         spare.warming = self._do(self._warm, spare)
         await asyncio.wait((spare.warming,))
@@ -279,9 +311,9 @@ class Keeper:
             self._do(self._reap, spare.body)
             async with asyncio.timeout(LONGEST):
                 said = await spare.warm(self._plan)
-        except (Broken, OSError, ValueError, TimeoutError) as error:
+        except Exception as error:
             if self._spare is spare:
-                self.failed(str(error) or f"not ready within {LONGEST:g} s")
+                self.failed(f"not ready within {LONGEST:g} s" if isinstance(error, TimeoutError) else _told(error))
                 self._throw_away("broken")
             return
         self._cost = float(spare.memory or memory.FIRST_COST)
@@ -294,6 +326,8 @@ class Keeper:
             threads=said.get("threads"),
             missing=said.get("missing") or None,
         )
+        if self._spare is spare:
+            spare.watching = self._do(self._watch, spare)
         self.changed()
 
     async def _reap(self, body: Attempt) -> None:
@@ -316,8 +350,15 @@ class Keeper:
 
         return identity.of(self._command, environment)
 
-    def _throw_away(self, why: str) -> None:
+    def _take(self) -> Spare | None:
+        """Have it no more, and look after it no more."""
         spare, self._spare = self._spare, None
+        if spare is not None and spare.watching is not None:
+            spare.watching.cancel()
+        return spare
+
+    def _throw_away(self, why: str) -> None:
+        spare = self._take()
         if spare is None:
             return
         self._log("warm-parent-thrown-away", why=why)
@@ -379,3 +420,7 @@ class Keeper:
 
 def _count(children: Sequence[Any]) -> int:
     return sum(1 + _count(child["children"]) for child in children)
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, Broken | OSError | ValueError) and str(error) else repr(error)

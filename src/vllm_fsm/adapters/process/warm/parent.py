@@ -127,7 +127,10 @@ class Priority:
                 sys.exit("the priority cannot be raised again")
         for thread in os.listdir("/proc/self/task"):
             if self._lowered:
-                os.setpriority(os.PRIO_PROCESS, int(thread), self.nice)
+                try:
+                    os.setpriority(os.PRIO_PROCESS, int(thread), self.nice)
+                except ProcessLookupError:
+                    continue  # it ended meanwhile
             self._set_io(int(thread), 0)
 
 
@@ -209,8 +212,8 @@ class Spare:
         order = {
             "argv": words,
             "variables": {name: os.environ.get(name) for name in VOLATILE},
-            "limits": [[number, *resource.getrlimit(number)] for number in _limits()],
-            "umask": int(_status("Umask:")[0][1], 8),
+            "limits": [[number, *resource.getrlimit(number)] for number in limits()],
+            "umask": umask(),
             "directory": os.getcwd(),
             "descriptors": descriptors,
         }
@@ -290,10 +293,20 @@ def _inherited() -> list[Any]:
     return [_status("SigBlk:", "SigIgn:"), sorted(os.sched_getaffinity(0))]
 
 
-def _limits() -> list[int]:
+def limits() -> list[int]:
+    """Return the numbers of the kinds of resource limits."""
     import resource
 
     return sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
+
+
+def umask() -> int:
+    """Return our umask without setting it for a moment, as `os.umask` would: other threads make files.
+
+    -1 where the kernel does not tell.
+    """
+    lines = _status("Umask:")
+    return int(lines[0][1], 8) if lines else -1
 
 
 def imported(depth: int) -> list[str]:
@@ -381,7 +394,8 @@ def inherit(order: dict[str, Any]) -> None:
             resource.setrlimit(number, (soft, hard))
         except (OSError, ValueError):
             pass
-    os.umask(order["umask"])
+    if order["umask"] >= 0:
+        os.umask(order["umask"])
     os.chdir(order["directory"])
 
 
@@ -409,7 +423,7 @@ def run(words: list[str], script: str | None) -> None:
         sys.argv[:] = ["-c", *words[-1:]]
         exec(compile(words[-2], "<string>", "exec"), anew(None))  # noqa: S102 - what `python -c` does
         return
-    sys.argv[:] = words[1:]
+    sys.argv[:] = words[words.index(script) :]  # the interpreter's options come before it
     with open(script, "rb") as file:
         source = file.read()
     exec(compile(source, script, "exec"), anew(script))  # noqa: S102 - what `python SCRIPT` does

@@ -42,6 +42,8 @@ class Spare:
         self.lines: deque[str] = deque(maxlen=REMEMBERED)
         self.warming: asyncio.Task[None] | None = None
         """Makes it, and waits until it is ready."""
+        self.watching: asyncio.Task[None] | None = None
+        """Looks after it from then on."""
         self.ready = False
         self.memory = 0
         """Bytes, each page that several processes share in equal parts (PSS)."""

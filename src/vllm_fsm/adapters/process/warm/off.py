@@ -1,0 +1,51 @@
+"""Whether there are warm parents at all, and what stands in their keeper's place where there are none.
+
+Nothing else of this package is loaded then: every start of the controller would wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from vllm_fsm.adapters.process.warm.keeper import Given
+    from vllm_fsm.adapters.process.warm.spare import Spare
+
+OFF, AUTO, ON = "off", "auto", "on"
+SETTLE: Final = 30.0
+"""Seconds of calm before one is made."""
+
+
+class NoKeeper:
+    """Has the methods of `keeper.Keeper`, and never a warm parent."""
+
+    changed: Callable[[], None]
+
+    def look(self, given: Given | None, *, calm: bool) -> None:
+        """Know what the next start would be given; nothing follows."""
+
+    def started(self, session: int, given: Mapping[str, str], spare: Spare | None) -> None:
+        """Know that an engine was executed; nothing is learnt."""
+
+    def ended(self, *, asked: bool) -> None:
+        """Know that the engine ended."""
+
+    def claim(self, given: Given) -> Spare | None:
+        """Return None: every start is a plain one."""
+
+    async def become(self, spare: Spare, argv: Sequence[str], secret: str) -> str:
+        """Return why it does not."""
+        return "there are no warm parents"
+
+    def failed(self, error: str) -> None:
+        """Know of it."""
+
+    def release(self, spare: Spare) -> None:
+        """Throw away what cannot be there."""
+
+    def report(self) -> None:
+        """Return None: it is switched off."""
+
+    async def close(self) -> None:
+        """There is nothing to end."""
