@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ LISTENING = "0A"
 PREPARED = 600.0
 """Seconds that a warm parent may take: it has the lowest priority, and other tests may run at the same time."""
 SETTLED = 15.0
+LOOKS = 6
 SIGNALS = ("SigIgn", "SigBlk", "SigCgt")
 
 
@@ -28,13 +30,27 @@ def _clients(port: int) -> set[str]:
     return {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{port:04X}") and row[3] != LISTENING}
 
 
-def _facts(process: Process, clients: set[str]) -> dict[str, Any]:
+def _held(process: Process, port: int) -> Counter[str]:
+    """The kinds of open files that a process holds all the time; some come and go within moments."""
+    held: Counter[str] | None = None
+    for _ in range(LOOKS):
+        clients = _clients(port)
+        targets = []
+        for link in Path(f"/proc/{process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                targets.append(os.readlink(link))
+        # Shared memory has random names.
+        found = Counter(re.sub(r":?\[\d+\]|(?<=^/dev/shm/).*", "", name) for name in targets if name not in clients)
+        held = found if held is None else held & found
+        time.sleep(0.2)
+    assert held is not None
+    return held
+
+
+def _facts(process: Process, port: int) -> dict[str, Any]:
     """What /proc shows of a process, apart from numbers that no two processes share."""
     folder = Path(f"/proc/{process.pid}")
     status = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines() if ":\t" in line)
-    targets = [os.readlink(link) for link in (folder / "fd").iterdir()]
-    # Shared memory has random names.
-    kinds = Counter(re.sub(r":?\[\d+\]|(?<=^/dev/shm/).*", "", target) for target in targets if target not in clients)
     return {
         "name": process.name,
         "cmdline": procfs.cmdline(process.pid).rstrip(b"\0") if process.name != "python" else b"",
@@ -47,7 +63,7 @@ def _facts(process: Process, clients: set[str]) -> dict[str, Any]:
         "cpus": status["Cpus_allowed"],
         "nice": os.getpriority(os.PRIO_PROCESS, process.pid),
         "threads": status["Threads"],
-        "fds": kinds,
+        "fds": _held(process, port),
     }
 
 
@@ -59,7 +75,6 @@ def _environment(pid: int) -> dict[str, str]:
 def _look(service: Service) -> dict[str, Any]:
     """Everything that must be the same in both starts."""
     family = service.family()
-    clients = _clients(service.port)
     _, models = service.ask("/v1/models", service.key)
     for card in models["data"]:
         card.pop("created")
@@ -75,7 +90,7 @@ def _look(service: Service) -> dict[str, Any]:
     lines = [line["line"] for line in service.lines if line["event"] == "engine-output"]
     given = [line for line in lines if "non-default args:" in line][-1]
     return {
-        "processes": {name: _facts(process, clients) for name, process in family.items()},
+        "processes": {name: _facts(process, service.port) for name, process in family.items()},
         "parents": {
             "core": family["core"].parent == family["leader"].pid,
             "worker": family["worker"].parent == family["core"].pid,
