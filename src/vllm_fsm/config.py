@@ -16,6 +16,9 @@ MODELS: Final = "models"
 STATE: Final = ".vllm-fsm"
 """Our own files, below the data directory."""
 
+CORE: Final = Settings()
+"""The numbers that the core decides by unless it is told others."""
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h)?", re.ASCII)
 _LONGEST = 366 * 24 * 3600.0
 """Seconds; far more could not even be told as a time of day."""
@@ -36,16 +39,16 @@ class Config:
     startup_timeout: float = 35 * 60.0
     stop_timeout: float = 60.0
     stall_timeout: float = 60.0
-    silence_timeout: float = 5 * 60.0
+    silence_timeout: float = CORE.silence
     fallback: str = "off"
     swap: str = "after-download"
-    restart_first: float = 1.0
-    restart_longest: float = 5 * 60.0
-    restart_reset: float = 10 * 60.0
-    restart_window: float = 15 * 60.0
-    restart_intensity: int = 5
-    slow_retry: float = 15 * 60.0
-    memory_wait: float = 15.0
+    restart_first: float = CORE.restart_first
+    restart_longest: float = CORE.restart_longest
+    restart_reset: float = CORE.restart_reset
+    restart_window: float = CORE.restart_window
+    restart_intensity: int = CORE.restart_intensity
+    slow_retry: float = CORE.slow_retry
+    memory_wait: float = CORE.memory_wait
     xet: bool = False
     guard: str = "api"
     warm: str = "off"

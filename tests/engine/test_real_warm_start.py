@@ -21,6 +21,8 @@ PREPARED = 600.0
 """Seconds that a warm parent may take: it has the lowest priority, and other tests may run at the same time."""
 SETTLED = 15.0
 LOOKS = 6
+BETWEEN = 0.2
+"""Seconds between two looks: what is gone by the next one was not held."""
 SIGNALS = ("SigIgn", "SigBlk", "SigCgt")
 
 
@@ -45,7 +47,7 @@ def _held(process: Process, port: int) -> set[str]:
         # Shared memory has random names.
         found = Counter(re.sub(r":?\[\d+\]|(?<=^/dev/shm/).*", "", name) for name in targets if name not in clients)
         held = found if held is None else held & found
-        time.sleep(0.2)
+        time.sleep(BETWEEN)
     return set(held or ())
 
 

@@ -34,6 +34,8 @@ SETTLE = 30.0
 """Seconds within which everything is as the files ask, on a busy machine too."""
 NOTICED = 0.4
 """Seconds after which an edit is noticed, on a busy machine too."""
+MOMENT = 0.3
+"""Seconds that an act takes something away: the length of the act, in which nothing is waited for."""
 PAUSE = (0.0, 0.05, 0.3)
 """Seconds between two acts of one cycle, at random."""
 SETTINGS = {
@@ -400,13 +402,13 @@ def kill_member(chaos: Chaos) -> None:
 def stop_engine_for_a_moment(chaos: Chaos) -> None:
     pid = chaos.pid()
     chaos.strike(pid, signal.SIGSTOP)
-    time.sleep(0.3)
+    time.sleep(MOMENT)
     chaos.strike(pid, signal.SIGCONT)
 
 
 def stop_controller_for_a_moment(chaos: Chaos) -> None:
     chaos.controller.signal(signal.SIGSTOP)
-    time.sleep(0.3)
+    time.sleep(MOMENT)
     if chaos.random.random() < 0.5:
         edit(chaos)
     chaos.controller.signal(signal.SIGCONT)
@@ -524,7 +526,7 @@ def fill_volume(chaos: Chaos) -> None:
         file.write(bytes(size + (1 << 20)))
     delete_key(chaos)
     kill_engine(chaos)
-    time.sleep(0.3)
+    time.sleep(MOMENT)
     filler.unlink()
 
 
@@ -535,7 +537,7 @@ def write_protect_volume(chaos: Chaos) -> None:
     data = str(chaos.root / "data")
     subprocess.run(("mount", "-o", "remount,ro", data), check=False, stderr=subprocess.DEVNULL)
     kill_engine(chaos)
-    time.sleep(0.3)
+    time.sleep(MOMENT)
     mount("-o", "remount,rw", data)
 
 
