@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 from rivals.place import LIMIT, PARTS, Place, stranger
@@ -20,7 +21,7 @@ GRACE = 5
 """Seconds between asking a server to end and SIGKILL, wherever that can be set."""
 
 
-class Supervisor:
+class Supervisor(ABC):
     """One supervisor in one place. What it cannot do by itself is said in words; `helper` does what is customary."""
 
     name = ""
@@ -49,17 +50,17 @@ class Supervisor:
     # --- to be said by each ----------------------------------------------------------------------------------------
 
     @classmethod
+    @abstractmethod
     def version(cls) -> str:
         """Return its version."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self) -> None:
         """Start it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ready(self, since: float, limit: float = LIMIT) -> float | None:
         """Return when it called a server ready that began after `since`; None after `limit` seconds."""
-        raise NotImplementedError
 
     @contextlib.contextmanager
     def stranger(self) -> Iterator[None]:
