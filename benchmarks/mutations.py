@@ -126,7 +126,7 @@ DEFECTS: list[Defect] = [
     row("row(FAILED, ev.PulseTaken, if_.hung, FAILED,", None, "a late start that hangs again is left to hang"),
     Defect("guards.py", "reverted", " and not turn.snapshot.failed", "", "a given-up engine counts as what runs"),
     Defect(
-        "guards.py", "may_start", " and snapshot.due(RestartDue) is None", "", "a delay before a restart is skipped"
+        "policy.py", "may_start", " and snapshot.due(RestartDue) is None", "", "a delay before a restart is skipped"
     ),
     Defect(
         "guards.py",

@@ -1,13 +1,14 @@
-"""Ready again: a start from a warm parent against a plain one, with the real vLLM and a tiny model, turn by turn.
+"""Ready again: plain starts, warm ones and hasty ones, with the real vLLM and a tiny model, turn by turn.
 
-One controller; a change or a crash before the parent is made is a plain start, one after that a warm one. Then the
-costs of the parent, and 200 warm starts of a package that only pretends to be vLLM, while everything goes wrong.
-VLLM_FSM_TEST_VLLM names the real command; without it only the last part is done.
+Two controllers side by side, one of them without warm parents; the other one's start is warm when a parent stands
+ready, and hasty before that. Then the costs of the parent, and 200 warm starts of a package that only pretends to be
+vLLM, while everything goes wrong. VLLM_FSM_TEST_VLLM names the real command; without it only the last part is done.
 """
 
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import random
@@ -37,7 +38,8 @@ SIZE = 5
 LIMIT = 900.0
 """Seconds for a start or a parent on a busy machine."""
 SETTLE = 6.0
-"""Seconds after Ready in which a plain start can still be had."""
+"""Seconds after Ready in which a hasty start can still be had."""
+PLAIN, WARM, HASTY = "plain", "warm", "in haste"
 STARTS = 200
 """Warm starts under chaos, for SIZE; a share of them for less."""
 IDLE = 30.0
@@ -89,37 +91,54 @@ class Watcher:
 
 
 def real(size: int) -> list[Figure]:
-    """Changes and crashes, plain and warm in turn."""
-    taken: dict[str, list[float]] = {f"{what} {way}": [] for what in ("change", "gap", "crash") for way in "pw"}
-    with Service("--warm", "on", overrides={"settle": SETTLE}) as service:
-        service.wish(64)
-        _proven(service, 0)
-        _warmed(service)  # the first warm start only shows what the engine spawns, unless it was seen already
+    """Changes and crashes in each way in turn."""
+    taken: dict[str, list[float]] = {f"{what} {way}": [] for what in WHAT for way in (PLAIN, WARM, HASTY)}
+    lengths = itertools.count(64)
+    with Service("--warm", "off") as without, Service("--warm", "on", overrides={"settle": SETTLE}) as service:
+        for one in (without, service):
+            one.wish(next(lengths))
+            _proven(one, 0)
+        _warmed(service)  # by then it is known what the engine spawns
         memory, seconds, idle = _costs(service)
-        _change(service, 65, taken, None)
-        for number in range(size):
-            _change(service, 100 + 2 * number, taken, "p")
+        for _ in range(size):
+            _change(without, next(lengths), taken, PLAIN)
             _warmed(service)
-            _change(service, 101 + 2 * number, taken, "w")
-            _crash(service, taken, "p")
+            _change(service, next(lengths), taken, WARM)
+            _change(service, next(lengths), taken, HASTY)
+            # After a change the first crash is followed by a start at once.
+            _crash(without, taken, PLAIN)
             _warmed(service)
-            _crash(service, taken, "w")
+            _crash(service, taken, WARM)
+            _change(service, next(lengths), None, HASTY)
+            _crash(service, taken, HASTY)
         missed = [line["difference"] for line in service.lines if line["event"] == "warm-child-not-used"]
-    ratio = {what: _ratio(taken[f"{what} w"], taken[f"{what} p"]) for what in ("change", "gap", "crash")}
+        assert not [line for line in service.lines if line["event"] == "warm-parent-failed"]
     return [
-        Figure("change of arguments → Ready, plain", "s", taken["change p"]),
-        Figure("… warm", "s", taken["change w"]),
-        Figure("… warm ÷ plain", "", [ratio["change"]], Bound("median", 0.6), 2),
-        Figure("SIGKILL of the leader → Ready, plain", "s", taken["crash p"]),
-        Figure("… warm", "s", taken["crash w"]),
-        Figure("… warm ÷ plain", "", [ratio["crash"]], Bound("median", 0.6), 2),
-        Figure("change with everything cached: without service, plain", "s", taken["gap p"]),
-        Figure("… warm", "s", taken["gap w"]),
-        Figure("… warm ÷ plain", "", [ratio["gap"]], Bound("median", 0.5), 2),
+        *(figure for what in WHAT for figure in _compared(what, taken)),
         Figure("warm parent: memory (PSS of its processes)", "MB", [memory / 1e6], digits=0),
         Figure("… CPU time to make one", "s", [seconds]),
         Figure("… CPU while it waits", "%", [idle], digits=3),
         Figure("… children that had to be spawned anew", "", [float(len(missed))], digits=0),
+    ]
+
+
+WHAT = {
+    "change": ("change of arguments → Ready", 0.6),
+    "crash": ("SIGKILL of the leader → Ready", 0.6),
+    "gap": ("change with everything cached: without service", 0.5),
+}
+"""What each is, and the most that a warm start may take of a plain one."""
+
+
+def _compared(what: str, taken: dict[str, list[float]]) -> list[Figure]:
+    name, most = WHAT[what]
+    plain, warm, hasty = (taken[f"{what} {way}"] for way in (PLAIN, WARM, HASTY))
+    return [
+        Figure(f"{name}, {PLAIN}", "s", plain),
+        Figure(f"… {WARM}", "s", warm),
+        Figure(f"… {HASTY}", "s", hasty),
+        Figure(f"… {WARM} ÷ {PLAIN}", "", [_ratio(warm, plain)], Bound("median", most), 2),
+        Figure(f"… {HASTY} ÷ {PLAIN}", "", [_ratio(hasty, plain)], digits=2),
     ]
 
 
@@ -141,12 +160,13 @@ def _warmed(service: Service) -> None:
     wait_for(lambda: service.health()["warm"]["state"] == "ready", LIMIT, "a warm parent")
 
 
-def _check(service: Service, way: str | None) -> None:
-    state = service.health()["warm"]["state"]
-    assert way is None or (state == "ready") == (way == "w"), f"{way}: {state}"
+def _check(service: Service, way: str) -> None:
+    report = service.health()["warm"]
+    found = PLAIN if report is None else WARM if report["state"] == "ready" else HASTY
+    assert found == way, f"{way}: {report}"
 
 
-def _change(service: Service, length: int, taken: dict[str, list[float]], way: str | None) -> None:
+def _change(service: Service, length: int, taken: dict[str, list[float]] | None, way: str) -> None:
     _check(service, way)
     before = service.health()["attempt"]
     with Watcher(service.port) as watcher:
@@ -158,7 +178,7 @@ def _change(service: Service, length: int, taken: dict[str, list[float]], way: s
         count = len(watcher.answers)
         wait_for(lambda: len(watcher.answers) > count, what="service")
     assert service.length() == length
-    if way is not None:
+    if taken is not None:
         taken[f"change {way}"].append(passed)
         taken[f"gap {way}"].append(watcher.gap())
 

@@ -29,6 +29,7 @@ from vllm_fsm.adapters.timers import Timers
 from vllm_fsm.config import STATE
 from vllm_fsm.core import effects as fx
 from vllm_fsm.core import events as ev
+from vllm_fsm.core import policy
 from vllm_fsm.core.snapshot import Snapshot, Target
 from vllm_fsm.core.states import Download, Engine, Service
 from vllm_fsm.driver import Driver
@@ -375,7 +376,8 @@ class Controller:
     def _expect(self, _before: Snapshot, _event: ev.Event, after: Snapshot) -> None:
         quiet = after.download is Download.IDLE and not after.pending and not after.stopping
         calm = after.state is Service.READY and after.engine is Engine.ALIVE and after.proven and quiet
-        self.engine.expect(None if after.stopping else after.target, offline=after.offline, calm=calm)
+        soon = after.engine is Engine.TERMINATING and policy.may_start(after) and not after.pending
+        self.engine.expect(None if after.stopping else after.target, offline=after.offline, calm=calm, soon=soon)
 
     def _write_health(self, _before: Snapshot, _event: ev.Event, _after: Snapshot) -> None:
         self.health.write()

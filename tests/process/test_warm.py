@@ -636,3 +636,123 @@ def test_an_engine_that_is_no_python_has_none(script: Path) -> None:
     from support.rude import COMMAND
 
     play(scenario, script, command=COMMAND)
+
+
+# --- in haste -------------------------------------------------------------------------------------------------------
+
+
+def _family(rig: WarmRig, mode: str = "", **more: str) -> Target:
+    """A target whose engine spawns a child that spawns one more."""
+    return _fake(mode, FAKE_SPAWN=str(rig.root / "child"), **more)
+
+
+async def _learnt(rig: WarmRig, wanted: Target) -> int:
+    """Serve it, so that its processes are known; return the leader's pid."""
+    started = await rig.serving(wanted)
+    await report(rig.root / "child.2")
+    await await_for(lambda: rig.engine.warm._plan.count() == 3, what="both were seen")
+    for depth in (1, 2):
+        os.unlink(rig.root / f"child.{depth}")
+    return started.pid
+
+
+def test_a_start_that_finds_none_makes_one_whose_processes_import_together(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        wanted = _family(rig, FAKE_REPORT=str(rig.root / "report"))
+        await _learnt(rig, wanted)
+        (rig.root / "report").unlink()
+        started = await rig.restarted(wanted)
+        assert (await report(rig.root / "report"))["warm"]
+        facts = [await report(rig.root / f"child.{depth}") for depth in (1, 2)]
+        assert [one["warm"] for one in facts] == [True, True]
+        assert {one["session"] for one in facts} == {started.pid}
+        assert {one["nice"] for one in facts} == {os.getpriority(os.PRIO_PROCESS, 0)}
+        assert rig.logged("warm-parent-ready")[0]["pid"] == started.pid
+        assert rig.logged("warm-parent-not-used") == []
+        assert rig.logged("warm-child-not-used") == []
+
+    play(scenario, script, settle=3600.0)
+
+
+def test_it_is_made_while_the_last_engine_ends(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        wanted = _family(rig, DRAIN="")
+        before = await _learnt(rig, wanted)
+        rig.engine.expect(wanted, offline=False, calm=False, soon=True)
+        await await_for(lambda: rig.state == "ready", WARM, "ready beside the engine")
+        assert runs(before)
+        pid = rig.logged("warm-parent-ready")[0]["pid"]
+        await rig.ended()
+        assert (await rig.serving(wanted)).pid == pid
+
+    play(scenario, script, settle=3600.0)
+
+
+def test_it_is_not_made_beside_the_last_engine_without_memory_for_both(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        wanted = _family(rig)
+        rig.engine.warm._enough = lambda cost: False
+        await _learnt(rig, wanted)
+        rig.engine.expect(wanted, offline=False, calm=False, soon=True)
+        assert rig.engine.warm._hurrying is None
+        await rig.ended()
+        started = await rig.serving(wanted)
+        # In its place it takes no more memory than the engine that it becomes.
+        assert rig.logged("warm-parent-ready")[0]["pid"] == started.pid
+
+    play(scenario, script, settle=3600.0, warm="auto")
+
+
+def test_nothing_is_made_in_haste_for_an_engine_whose_processes_are_not_known(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        await rig.restarted(target())
+        assert rig.logged("warm-parent-ready") == []
+
+    play(scenario, script, settle=3600.0)
+
+
+@pytest.mark.parametrize("mode", ["die", "exit", "gpu", "hang"])
+def test_one_that_cannot_be_made_in_haste(script: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "DEAF", 1.0)
+
+    async def scenario(rig: WarmRig) -> None:
+        wanted = _family(rig, mode)
+        await _learnt(rig, wanted)
+        await _plain_instead(rig, wanted, None)
+        assert len(rig.logged("warm-parent-failed")) == 1
+        await await_for(lambda: rig.engine.warm._going == set(), what="it is gone")
+        # The next one does not lose the same time.
+        await rig.restarted(wanted)
+        assert len(rig.logged("warm-parent-failed")) == 1
+
+    play(scenario, script, settle=3600.0)
+
+
+def test_a_start_that_is_given_up_while_one_is_made_in_haste(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        wanted = _family(rig, "hang")
+        await _learnt(rig, wanted)
+        await rig.ended()
+        rig.start(wanted)
+        await await_for(lambda: rig.state == "preparing", what="preparing")
+        rig.kill()
+        failed = await rig.next(events.StartFailed)
+        assert failed.finding.reason == "EngineStartFailed"
+        rig.expect(None, calm=False)
+        assert rig.state == "none"
+        await await_for(lambda: rig.engine.warm._going == set(), what="it is gone")
+
+    play(scenario, script, settle=3600.0)
+
+
+def test_another_environment_while_one_is_made_in_haste(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        wanted, other = _family(rig, "hang"), _family(rig, OTHER="1")
+        await _learnt(rig, wanted)
+        rig.engine.expect(wanted, offline=False, calm=False, soon=True)
+        await await_for(lambda: rig.state == "preparing", what="preparing")
+        await _plain_instead(rig, other, None)
+        assert rig.logged("warm-parent-thrown-away") == [{"why": "environment"}]
+
+    play(scenario, script, settle=3600.0)

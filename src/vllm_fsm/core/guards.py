@@ -125,8 +125,7 @@ def behind(turn: Turn) -> bool:
 
 def may_start(turn: Turn) -> bool:
     """Something is to run and nothing else than the last engine was in its way."""
-    snapshot = turn.snapshot
-    return snapshot.active is not None and not snapshot.failed and snapshot.due(RestartDue) is None
+    return policy.may_start(turn.snapshot)
 
 
 def has_active(turn: Turn) -> bool:

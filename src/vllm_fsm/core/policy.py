@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from vllm_fsm.core.events import RestartDue
 from vllm_fsm.core.snapshot import Finding
 from vllm_fsm.core.states import Phase
 
@@ -125,6 +126,11 @@ def after_failure(snapshot: Snapshot, now: float, finding: Finding) -> Again | R
         return Again(0.0)
     delay = min(settings.restart_longest, settings.restart_first * 2.0 ** (count - 1))
     return Again(min(settings.restart_longest, delay * jitter(settings.seed, snapshot.epoch)))
+
+
+def may_start(snapshot: Snapshot) -> bool:
+    """Whether something is to run, and nothing else than the last engine is in its way."""
+    return snapshot.active is not None and not snapshot.failed and snapshot.due(RestartDue) is None
 
 
 def silence_limit(snapshot: Snapshot) -> float:

@@ -122,7 +122,7 @@ class EngineProcess:
         self._reaper = Reaper(log=log)
         self._leash = Leash(clock=clock, log=log)
         self.warm = self._keeper(warm, settle)
-        self._expected: tuple[Target | None, bool, bool] | None = None
+        self._expected: tuple[Target | None, bool, bool, bool] | None = None
         self._attempt: Attempt | None = None
         self._most_free = 0
         """Bytes of GPU memory that were ever free before a start, less what others may use meanwhile."""
@@ -217,11 +217,14 @@ class EngineProcess:
             attempt.memory_wait = min(attempt.memory_wait, effect.memory_wait)
             self._memory.shorten(effect.memory_wait)
 
-    def expect(self, target: Target | None, *, offline: bool, calm: bool) -> None:
-        """Know what the next start will probably be, and whether an engine serves and nothing else goes on."""
-        if self._expected != (target, offline, calm):
-            self._expected = (target, offline, calm)
-            self.warm.look(None if target is None else self._given(target, offline), calm=calm)
+    def expect(self, target: Target | None, *, offline: bool, calm: bool, soon: bool = False) -> None:
+        """Know what the next start will probably be, and whether an engine serves and nothing else goes on.
+
+        `soon`: it follows as soon as the engine that is being ended is gone.
+        """
+        if self._expected != (target, offline, calm, soon):
+            self._expected = (target, offline, calm, soon)
+            self.warm.look(None if target is None else self._given(target, offline), calm=calm, soon=soon)
 
     async def recover(self) -> None:
         """Take up the work: adopt orphans, start the guardian, end what an earlier life of ours left."""
@@ -377,6 +380,7 @@ class EngineProcess:
 
     async def _prepare(self, attempt: Attempt, effect: effects.StartEngine) -> Finding | None:
         """Do what takes time before there is a process; return why there must be none. May be cancelled."""
+        self.warm.hasten(self._given(effect.target, effect.offline))
         if processes := await self._leftovers.end():
             return Finding.of("LeftoversRemain", processes=processes)
         if self._linking is None:
@@ -385,6 +389,7 @@ class EngineProcess:
         if effect.memory_needed is not None:
             needed = int(effect.memory_needed * GIB) if self._single_gpu() else 0
             await self._memory.wait(needed or self._most_free, effect.memory_wait)
+        await self.warm.hastened()
         attempt.free_before = await self._memory.free()
         self._most_free = max(self._most_free, (attempt.free_before or 0) - SLACK)
         return None

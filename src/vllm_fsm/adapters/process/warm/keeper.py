@@ -1,7 +1,8 @@
 """Keeps one warm parent when it is worth its memory, gives it to a start that it fits, throws it away otherwise.
 
 It decides how an engine comes to life, never whether: whatever goes wrong here ends in a plain start and a line in the
-log. It is made some time after Ready, never while anything starts, stops or downloads.
+log. It is made some time after Ready, never while anything starts, stops or downloads; or in haste, for a start that
+is about to be and found none.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from vllm_fsm.adapters.ports import Clock, Log
-from vllm_fsm.adapters.process import pidfd
+from vllm_fsm.adapters.process import pidfd, pulse
 from vllm_fsm.adapters.process.attempt import Attempt
 from vllm_fsm.adapters.process.warm import memory, plan
 from vllm_fsm.adapters.process.warm.off import AUTO, SETTLE
@@ -28,6 +29,10 @@ PATIENCE: Final = 1.0
 """Seconds in which a warm parent must take its order; after that the start is a plain one."""
 LONGEST: Final = 600.0
 """Seconds that the imports may take; 20 on two idle cores, at the lowest priority much more."""
+HASTE: Final = 180.0
+"""Seconds that a start waits for one that is made in haste, at most."""
+DEAF: Final = 5.0
+"""Seconds in which that one must do something."""
 LOOK: Final = 30.0
 """Seconds between two looks at memory and files while one stands ready."""
 STUDY: Final = 1.0
@@ -106,6 +111,7 @@ class Keeper:
         """The engine that starts, or serves, was a warm parent."""
         self._study: plan.Study | None = None
         self._working: asyncio.Task[None] | None = None
+        self._hurrying: asyncio.Task[None] | None = None
         self._studying: asyncio.Task[None] | None = None
         self._going: set[Spare] = set()
         """Thrown away, and not gone yet."""
@@ -113,8 +119,12 @@ class Keeper:
 
     # --- what is told --------------------------------------------------------------------------------------------
 
-    def look(self, given: Given | None, *, calm: bool) -> None:
-        """Know what the next start would be given, and whether all is quiet: an engine serves, nothing else goes on."""
+    def look(self, given: Given | None, *, calm: bool, soon: bool) -> None:
+        """Know what the next start would be given, and whether all is quiet: an engine serves, nothing else goes on.
+
+        `soon`: the start follows as soon as the engine that is being ended is gone. Its imports need not wait for that,
+        where there is memory for both.
+        """
         if self._closed:
             return
         self._given = given
@@ -122,10 +132,24 @@ class Keeper:
             self._served()
         self._calm = calm
         self._check()
+        if soon and given is not None and (self._mode != AUTO or self._enough(memory.MARGIN * self._cost)):
+            self.hasten(given)
         if not calm:
             self._rest()
         elif self._working is None or self._working.done():
             self._working = self._do(self._work)
+
+    def hasten(self, given: Given) -> None:
+        """Know that a start follows. If none stands ready, make one at once.
+
+        All its processes import at the same time, while a plain start's do so one after the other. It takes no more
+        memory than the engine that it becomes. Nothing is gained as long as the engine's processes are not known.
+        """
+        if self._closed or self._spare is not None or self._hurrying is not None or self._plan.count() == 1:
+            return
+        if self._clock() < self._rest_until or self._unsupported(given):
+            return
+        self._hurrying = self._do(self._hurry, given)
 
     def started(self, session: int, given: Mapping[str, str], spare: Spare | None) -> None:
         """An engine was executed: `spare` became it, if there was one."""
@@ -144,6 +168,20 @@ class Keeper:
         self._end_study()
 
     # --- what is asked -------------------------------------------------------------------------------------------
+
+    async def hastened(self) -> None:
+        """Wait for what is made in haste, as long as it does something."""
+        work, ends, before = self._hurrying, self._clock() + HASTE, None
+        while work is not None and not work.done():
+            await asyncio.wait((work,), timeout=DEAF)
+            spare = self._spare
+            if spare is None or spare.ready or spare.body.process is None:
+                continue
+            now = pulse.sample(spare.body.process.pid, 0)
+            if self._clock() >= ends or (before is not None and not pulse.moved(before, now)):
+                self.failed(f"not ready within {HASTE:g} s" if self._clock() >= ends else f"silent for {DEAF:g} s")
+                self._throw_away("broken")
+            before = now
 
     def claim(self, given: Given) -> Spare | None:
         """Return the warm parent for a start now, if there is one that fits; it is the caller's from then on."""
@@ -225,6 +263,14 @@ class Keeper:
                     self.failed(_told(error))
             await asyncio.sleep(LOOK)
 
+    async def _hurry(self, given: Given) -> None:
+        try:
+            await self._prepare(given, hasty=True)
+        except Exception as error:
+            self.failed(_told(error))
+        finally:
+            self._hurrying = None
+
     async def _try(self, given: Given) -> None:
         self._say_why(self._objection(given))
         if not self._why:
@@ -258,22 +304,22 @@ class Keeper:
         """Why it is to be thrown away; empty when nothing speaks against it."""
         if self._given is None:
             return "unwanted"
-        if not spare.ready and not self._calm:
+        if not (spare.ready or spare.hasty or self._calm):
             return "busy"
         if spare.ready and spare.body.exited.is_set():
             if spare.body.status == -signal.SIGKILL:
                 self._lost()
             self.failed(f"it ended: {spare.lines[-1]}" if spare.lines else "it ended")
             return "ended"
-        if self._mode == AUTO and not self._enough(0.0):
+        waits = spare.ready or not spare.hasty
+        if self._mode == AUTO and waits and not self._enough(0.0):
             return "memory"
         difference = self._difference(spare, self._given)
         return "environment" if "environment" in difference else difference and "files"
 
     def _objection(self, given: Given) -> str:
         """Why none may be made now; empty when nothing speaks against it."""
-        found = self._identify(given(""))
-        if found is None or (self._mode == AUTO and not found.version.startswith(SUPPORTED)):
+        if self._unsupported(given):
             return "this engine is not supported"
         if self._mode == AUTO:
             if self._clock() < self._rest_until:
@@ -282,13 +328,17 @@ class Keeper:
                 return "not enough free memory"
         return ""
 
-    async def _prepare(self, given: Given) -> None:
+    def _unsupported(self, given: Given) -> bool:
+        found = self._identify(given(""))
+        return found is None or (self._mode == AUTO and not found.version.startswith(SUPPORTED))
+
+    async def _prepare(self, given: Given, *, hasty: bool = False) -> None:
         body = Attempt(0, "", self._redact)
         body.tmpdir = self._scratch(0)
         try:
             environment = {name: value for name, value in given(body.tmpdir).items() if name not in VOLATILE}
             found = self._identify(environment)
-            spare = Spare(found, body, environment) if found is not None else None
+            spare = Spare(found, body, environment, hasty=hasty) if found is not None else None
         except Exception:
             await self._discard(body)
             raise

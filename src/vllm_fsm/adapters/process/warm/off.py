@@ -22,8 +22,14 @@ class NoKeeper:
 
     changed: Callable[[], None]
 
-    def look(self, given: Given | None, *, calm: bool) -> None:
+    def look(self, given: Given | None, *, calm: bool, soon: bool) -> None:
         """Know what the next start would be given; nothing follows."""
+
+    def hasten(self, given: Given) -> None:
+        """Know that a start follows; nothing is made for it."""
+
+    async def hastened(self) -> None:
+        """There is nothing to wait for."""
 
     def started(self, session: int, given: Mapping[str, str], spare: Spare | None) -> None:
         """Know that an engine was executed; nothing is learnt."""

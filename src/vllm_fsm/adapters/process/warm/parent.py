@@ -13,7 +13,7 @@ child, if the environment is the expected one; otherwise the child is spawned as
 
 Talk on the socket, one JSON text a line:
 
-    they  {"depth": 0, "children": [{"environment": {…}, "children": […]}]}                 "nice" for a spare
+    they  {"depth": 0, "hasty": …, "children": [{"environment": {…}, "children": […]}]}     "nice" for a spare
     we    {"pid": …, "threads": …, "modules": …, "missing": […], "gpu": …, "children": […]}   all is imported
     they  {"argv": […], "variables": {…}}                                                    start
     we    {"taken": true}                                                                    this is the engine now
@@ -175,7 +175,7 @@ class Channel:
 class Spare:
     """A child that waits to be what we will spawn, as `plan` describes it."""
 
-    def __init__(self, plan: dict[str, Any], depth: int, nice: int, script: str) -> None:
+    def __init__(self, plan: dict[str, Any], depth: int, nice: int, script: str, *, hasty: bool) -> None:
         import multiprocessing.util
         import subprocess
 
@@ -190,7 +190,7 @@ class Spare:
         self.pid = process.pid
         theirs.close()
         self._channel = Channel(ours.detach())
-        self._channel.send({"depth": depth, "nice": nice, "children": plan["children"]})
+        self._channel.send({"depth": depth, "nice": nice, "hasty": hasty, "children": plan["children"]})
 
     def ready(self) -> Any:
         """Wait until all is imported, its own children's too; return what it says, None if it ended."""
@@ -243,19 +243,29 @@ class Spare:
 
 
 class Children:
-    """The spares of this process, in the order in which they will be spawned."""
+    """The spares of this process, in the order in which they will be spawned.
 
-    def __init__(self, plans: Iterable[dict[str, Any]], depth: int, nice: int, script: str) -> None:
+    All are executed at once where that is `hasty`; else one after the other, as the machine has other things to do.
+    """
+
+    def __init__(self, plans: Iterable[dict[str, Any]], depth: int, nice: int, script: str, *, hasty: bool) -> None:
+        made = (Spare(plan, depth + 1, nice, script, hasty=hasty) for plan in plans)
+        self._executed = list(made) if hasty else []
+        self._coming = iter(self._executed) if hasty else made
         self._spares: list[Spare] = []
         self.said: list[Any] = []
-        for plan in plans:  # one after the other: the machine has other things to do
-            spare = Spare(plan, depth + 1, nice, script)
+
+    def wait(self) -> None:
+        """Wait until all have imported what they need; those after one that ended are of no use."""
+        for spare in self._coming:
             ready = spare.ready()
             if ready is None:
                 spare.end()
                 break
             self._spares.append(spare)
             self.said.append(ready)
+        for spare in self._executed[len(self._spares) + 1 :]:
+            spare.end()
 
     def attach(self) -> None:
         """From now on be asked before a child is spawned."""
@@ -447,10 +457,13 @@ def main() -> None:
     if plan is None:
         return
     depth, nice = plan["depth"], plan.get("nice", os.getpriority(os.PRIO_PROCESS, 0))
-    priority = Priority(nice, leads=depth == 0)
+    hasty = plan["hasty"]
+    priority = None if hasty else Priority(nice, leads=depth == 0)
+    children = Children(plan["children"], depth, nice, script, hasty=hasty)
     missing = imported(depth)
-    children = Children(plan["children"], depth, nice, script)
-    priority.restore()
+    children.wait()
+    if priority is not None:
+        priority.restore()
     threads = len(os.listdir("/proc/self/task"))
     channel.send(
         {

@@ -33,9 +33,11 @@ class Spare:
     """What is known of it. `body` is what an engine start takes over: process, output, TMPDIR, mark.
 
     `given`: its environment, which is the engine's without what is given at the start only.
+    `hasty`: a start waits for it.
     """
 
-    def __init__(self, identity: Identity, body: Attempt, given: Mapping[str, str]) -> None:
+    def __init__(self, identity: Identity, body: Attempt, given: Mapping[str, str], *, hasty: bool = False) -> None:
+        self.hasty = hasty
         self.identity = identity
         self.body = body
         self.given = given
@@ -62,7 +64,7 @@ class Spare:
     async def warm(self, plan: Node) -> dict[str, Any]:
         """Tell it what to prepare; return what it says when all is imported. Raises Broken, OSError."""
         order = plan.order(self.given)
-        await self._send({"depth": 0, "children": order["children"]})
+        await self._send({"depth": 0, "hasty": self.hasty, "children": order["children"]})
         said = await self._answer()
         try:
             touched = _touched(said)
