@@ -51,7 +51,7 @@ class Config:
     memory_wait: float = CORE.memory_wait
     xet: bool = False
     guard: str = "api"
-    warm: str = "off"
+    warm: str = "auto"
     log_format: str = "auto"
 
     @property

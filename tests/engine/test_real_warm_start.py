@@ -121,6 +121,29 @@ def _differences(plain: dict[str, Any], warm: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _same(service: Service, plain: dict[str, Any]) -> None:
+    with suppress(AssertionError):  # a request that has just ended may still be held open
+        wait_for(lambda: _differences(plain, _look(service)) == {}, SETTLED)
+    assert _differences(plain, _look(service)) == {}
+
+
+def test_a_hasty_start_is_the_same_engine() -> None:
+    with Service("--warm", "on", overrides={"settle": PREPARED}) as service:
+        service.wish(256)
+        first = service.comes_up(0)
+        service.generates()
+        plain = _look(service)
+        assert service.health()["warm"]["hasty"]
+        os.kill(first["pid"], signal.SIGKILL)
+        second = service.comes_up(first["attempt"])
+        service.generates()
+        parent = service.says("warm-parent-ready")
+        assert (parent["pid"], parent["processes"], parent["missing"]) == (second["pid"], 3, None)
+        assert service.events("warm-child-not-used") == []
+        _same(service, plain)
+    assert service.ours() == []
+
+
 def test_a_warm_start_is_the_same_engine() -> None:
     with Service("--warm", "on", overrides={"settle": 0.5}) as service:
         service.wish(256)
@@ -139,7 +162,5 @@ def test_a_warm_start_is_the_same_engine() -> None:
         service.generates()
         assert second["pid"] == parent["pid"]
         assert service.events("warm-child-not-used") == []
-        with suppress(AssertionError):  # a request that has just ended may still be held open
-            wait_for(lambda: _differences(plain, _look(service)) == {}, SETTLED)
-        assert _differences(plain, _look(service)) == {}
+        _same(service, plain)
     assert service.ours() == []

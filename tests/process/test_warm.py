@@ -626,6 +626,29 @@ def test_it_does_not_outlive_the_controller(script: Path, tmp_path: Path, number
         wait_for(lambda: not list(controller.run_dir.glob("t/*")), what="no TMPDIR is left")
 
 
+@pytest.mark.parametrize(
+    ("version", "tried"),
+    [
+        ("0.32.0+cpu", True),
+        ("0.32.1+precompiled.cpu", True),
+        ("0.32.0", False),
+        ("0.32.0+cu129", False),
+        ("0.33.0+cpu", False),
+    ],
+)
+def test_of_itself_one_is_made_only_for_what_was_tried(tmp_path: Path, version: str, tried: bool) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(target())
+        if tried:
+            await rig.warmed(target())
+        else:
+            rig.expect(target())
+            await await_for(lambda: rig.logged("no-warm-parent"), what="the reason")
+            assert rig.logged("no-warm-parent") == [{"why": "this engine is not supported"}]
+
+    play(scenario, install(tmp_path / "env", version), warm="auto")
+
+
 def test_an_engine_that_is_no_python_has_none(script: Path) -> None:
     async def scenario(rig: WarmRig) -> None:
         await rig.serving(target())

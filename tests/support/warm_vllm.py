@@ -123,7 +123,7 @@ if __name__ == '__main__':
 """
 
 
-def install(root: Path, version: str = "0.32.0") -> Path:
+def install(root: Path, version: str = "0.32.0+cpu") -> Path:
     """Make an environment below `root` with this package in it; return the console script."""
     real = Path(sys.executable).resolve()
     python, script = root / "bin" / "python", root / "bin" / "vllm"

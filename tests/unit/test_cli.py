@@ -132,7 +132,7 @@ def test_status_tells_how_the_next_engine_would_start():
     document = health.document(Story().ready().snapshot, wall, "boot")
 
     def row(**warm):
-        lines = status.lines({**document, "warm": {"why": None, **warm}}, NOW, 100)
+        lines = status.lines({**document, "warm": {"why": None, "hasty": False, **warm}}, NOW, 100)
         return next((line for line in lines if line.startswith("next start")), "")
 
     ready = row(state="ready", memory=1_350_000_000, cpuSeconds=18.2, processes=3)
@@ -140,6 +140,8 @@ def test_status_tells_how_the_next_engine_would_start():
     assert row(state="preparing") == "next start  plain, until a warm one is prepared"
     assert row(state="none", why="not enough free memory") == "next start  plain: not enough free memory"
     assert row(state="none") == "next start  plain"
+    assert row(state="none", hasty=True, why="not enough free memory") == "next start  in haste: not enough free memory"
+    assert row(state="preparing", hasty=True) == "next start  in haste, until a warm one is prepared"
     assert "next start" not in shown(Story().ready())
 
 

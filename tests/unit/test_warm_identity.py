@@ -25,7 +25,7 @@ def test_the_same_is_the_same_whatever_the_key(tmp_path: Path) -> None:
     script = install(tmp_path)
     first = _of(script)
     assert first.difference(_of(script, {**GIVEN, "VLLM_API_KEY": "another"})) == ""
-    assert first.version == "0.32.0"
+    assert first.version == "0.32.0+cpu"
     assert "kSecret" not in repr(first)
 
 
@@ -48,7 +48,7 @@ def test_a_variable_is_named_and_its_value_is_not(tmp_path: Path, change: dict[s
 def test_a_touched_file(tmp_path: Path, path: str) -> None:
     script = install(tmp_path)
     (packages,) = tmp_path.glob("lib/*/site-packages")
-    places = {"bin/vllm": script, "packages": packages, "dist-info": packages / "vllm-0.32.0.dist-info"}
+    places = {"bin/vllm": script, "packages": packages, "dist-info": packages / "vllm-0.32.0+cpu.dist-info"}
     before = _of(script)
     os.utime(places.get(path, packages.parent / path), (1, 1))
     assert before.difference(_of(script)) == "files"
@@ -64,7 +64,7 @@ def test_another_version_directory_or_umask(tmp_path: Path, monkeypatch: pytest.
         os.umask(old)
     monkeypatch.chdir(tmp_path)
     assert before.difference(_of(script)) == "directory"
-    (metadata,) = tmp_path.glob("lib/*/site-packages/vllm-0.32.0.dist-info")
+    (metadata,) = tmp_path.glob("lib/*/site-packages/vllm-0.32.0+cpu.dist-info")
     metadata.rename(metadata.with_name("vllm-0.33.0.dist-info"))
     assert _of(script).version == "0.33.0"
 

@@ -123,7 +123,7 @@ def _run(run: argparse.ArgumentParser) -> None:
         "warm",
         str,
         default.warm,
-        "keep a process that has imported vLLM, for a faster next start; auto: where memory allows it",
+        "keep a process that has imported vLLM, for a faster next start; auto: where memory allows it, on CPU builds",
         choices=["auto", "on", "off"],
     )
     _flag(run, "xet", switch, "off", "fetch over Xet where the hub offers it (never tried: no such hub)", const="on")

@@ -93,9 +93,13 @@ def _warm(warm: dict[str, Any]) -> str:
             many = "a process" if count == 1 else f"{count} processes"
             return f"warm: {many} with all imported, {gb(warm['memory'])} GB, made in {warm['cpuSeconds']} s of CPU"
         case "preparing":
-            return "plain, until a warm one is prepared"
+            return f"{_otherwise(warm)}, until a warm one is prepared"
         case _:
-            return f"plain{': ' + warm['why'] if warm['why'] else ''}"
+            return f"{_otherwise(warm)}{': ' + warm['why'] if warm['why'] else ''}"
+
+
+def _otherwise(warm: dict[str, Any]) -> str:
+    return "in haste" if warm["hasty"] else "plain"
 
 
 def _advice(document: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -41,8 +42,8 @@ LOOKS: Final = 900
 """An engine that spawned nothing for so long has spawned all."""
 FIRST_REST, LONGEST_REST = 600.0, 86400.0
 """Seconds without a warm parent after one failed, doubled with every failure in a row; `auto` only."""
-SUPPORTED: Final = "0.32."
-"""The vLLM whose entry and spawning this was tried with; `auto` only."""
+TRIED: Final = re.compile(r"0\.32\..*\+.*cpu")
+"""The versions that this was tried with, as their metadata write them; `auto` only."""
 
 Given = Callable[[str], Mapping[str, str]]
 """The environment of a start in the TMPDIR that it is called with."""
@@ -145,11 +146,10 @@ class Keeper:
         All its processes import at the same time, while a plain start's do so one after the other. It takes no more
         memory than the engine that it becomes. Nothing is gained as long as the engine's processes are not known.
         """
-        if self._closed or self._spare is not None or self._hurrying is not None or self._plan.count() == 1:
+        if self._closed or self._spare is not None or self._hurrying is not None:
             return
-        if self._clock() < self._rest_until or self._unsupported(given):
-            return
-        self._hurrying = self._do(self._hurry, given)
+        if self._can_hurry() and not self._unsupported(given):
+            self._hurrying = self._do(self._hurry, given)
 
     def started(self, session: int, given: Mapping[str, str], spare: Spare | None) -> None:
         """An engine was executed: `spare` became it, if there was one."""
@@ -227,16 +227,14 @@ class Keeper:
     def report(self) -> dict[str, Any]:
         """Return what `status` says; memory in bytes."""
         spare = self._spare
-        if spare is None:
-            return {"state": "none", "why": self._why or None, "memory": None, "cpuSeconds": None, "processes": 0}
-        if not spare.ready:
-            return {"state": "preparing", "why": None, "memory": None, "cpuSeconds": None, "processes": 0}
+        ready = spare if spare is not None and spare.ready else None
         return {
-            "state": "ready",
-            "why": None,
-            "memory": spare.memory,
-            "cpuSeconds": round(spare.seconds, 1),
-            "processes": 1 + _count(spare.children),
+            "state": "none" if spare is None else "preparing" if ready is None else "ready",
+            "why": self._why or None if spare is None else None,
+            "hasty": self._can_hurry(),
+            "memory": ready and ready.memory,
+            "cpuSeconds": ready and round(ready.seconds, 1),
+            "processes": 1 + _count(ready.children) if ready is not None else 0,
         }
 
     async def close(self) -> None:
@@ -275,6 +273,10 @@ class Keeper:
         self._say_why(self._objection(given))
         if not self._why:
             await self._prepare(given)
+
+    def _can_hurry(self) -> bool:
+        """Whether something is gained by haste, and the last failure was long ago."""
+        return self._plan.count() > 1 and self._clock() >= self._rest_until
 
     def _rest(self) -> None:
         """Make none until it is calm again."""
@@ -330,7 +332,7 @@ class Keeper:
 
     def _unsupported(self, given: Given) -> bool:
         found = self._identify(given(""))
-        return found is None or (self._mode == AUTO and not found.version.startswith(SUPPORTED))
+        return found is None or (self._mode == AUTO and not TRIED.match(found.version))
 
     async def _prepare(self, given: Given, *, hasty: bool = False) -> None:
         body = Attempt(0, "", self._redact)
