@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Container
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ PLAIN, WARM, HASTY = "plain", "warm", "in haste"
 STARTS = 200
 """Warm starts under chaos, for SIZE; a share of them for less."""
 IDLE = 30.0
+IMPORT = 0.2
+"""Seconds that the imports take under chaos, so that they can be disturbed."""
 
 
 def measure(size: int = SIZE) -> list[Figure]:
@@ -94,7 +97,10 @@ def real(size: int) -> list[Figure]:
     """Changes and crashes in each way in turn."""
     taken: dict[str, list[float]] = {f"{what} {way}": [] for what in WHAT for way in (PLAIN, WARM, HASTY)}
     lengths = itertools.count(64)
-    with Service("--warm", "off") as without, Service("--warm", "on", overrides={"settle": SETTLE}) as service:
+    with (
+        Service("--warm", "off") as without,
+        Service("--warm", "on", overrides={"warm": {"settle": SETTLE}}) as service,
+    ):
         for one in (without, service):
             one.wish(next(lengths))
             _proven(one, 0)
@@ -217,15 +223,22 @@ class Chaos(Controller):
         self.draw = random.Random(1)
         self.number = self.version = 0
         self.variables = {"FAKE_REPORT": str(root / "report"), "FAKE_SPAWN": str(root / "child"), "CHAOS": "0"}
+        self.variables["FAKE_IMPORT_TIME"] = str(IMPORT)
         self.wrong = dict.fromkeys(("environment", "version", "orphans", "key"), 0)
-        self.warm = self.plain = 0
+        self.warm = self.hasty = self.plain = 0
+        self.hit: set[int] = set()
+        """Sessions of parents that were hit while they imported."""
         # A real engine that crashed so often would be given up.
-        overrides = {"settle": 0.2, "settings": {"restart_intensity": 1_000_000, "restart_longest": 0.5}}
+        overrides = {
+            "warm": {"settle": 0.2, "rest": 0.5},
+            "settings": {"restart_intensity": 1_000_000, "restart_longest": 0.5},
+        }
         super().__init__(root, "--warm", "on", engine=(str(self.script),), overrides=overrides)
 
     def step(self) -> None:
         """Look at the parent, make trouble, ask for another engine or crash this one, and look at what comes."""
-        if self.draw.random() < 0.9:
+        calm = self.draw.random() < 0.6
+        if calm:
             wait_for(lambda: self.health()["warm"]["state"] == "ready", LIMIT, "a warm parent")
             self._look_at_parent()
         before = self.health()
@@ -242,8 +255,10 @@ class Chaos(Controller):
         else:
             with suppress(ProcessLookupError):
                 os.kill(before["pid"], signal.SIGKILL)
+        if not calm and self.draw.random() < 0.4:
+            self._hit_imports()
         health = self._ready_after(before["attempt"])
-        self._look_at_engine(health)
+        self._look_at_engine(health, calm)
 
     def ask(self) -> None:
         """Write what is wanted now."""
@@ -280,6 +295,19 @@ class Chaos(Controller):
                 for child in [p for p in procfs.processes() if p.parent == parent]:
                     procfs.send(child, self.draw.choice((signal.SIGSTOP, signal.SIGKILL)))
 
+    def _hit_imports(self) -> None:
+        """Stop or kill one of the processes that import, if there is one soon."""
+        end = time.monotonic() + 2 * IMPORT
+        while time.monotonic() < end:
+            marked = [p for p in procfs.processes() if b"warm/parent.py\0" in procfs.cmdline(p.pid)]
+            ours = [p for p in marked if str(self.root).encode() in procfs.cmdline(p.pid)]
+            if ours:
+                process = self.draw.choice(ours)
+                self.hit.add(process.session)
+                procfs.send(process, self.draw.choice((signal.SIGSTOP, signal.SIGKILL)))
+                return
+            time.sleep(0.01)
+
     def _look_at_parent(self) -> None:
         parent = self._parent()
         if parent is None:
@@ -288,11 +316,12 @@ class Chaos(Controller):
             shown = procfs.environ(process.pid) + procfs.cmdline(process.pid)
             self.wrong["key"] += self.key.encode() in shown or self.key.encode() in _memory(process.pid)
 
-    def _look_at_engine(self, health: dict[str, Any]) -> None:
+    def _look_at_engine(self, health: dict[str, Any], calm: bool) -> None:
         facts = json.loads((self.root / "report").read_text())
         if facts["pid"] != health["pid"]:
             return  # it crashed right now, or another start is on its way
         self.warm += facts["warm"]
+        self.hasty += facts["warm"] and not calm
         self.plain += not facts["warm"]
         for name in ("imported", "entered"):
             chaos = facts[name].get("CHAOS") == (self.asked() or {}).get("CHAOS")
@@ -302,15 +331,16 @@ class Chaos(Controller):
         self.wrong["environment"] += bool(differ - {"VLLM_API_KEY"})
         self.wrong["version"] += facts["version"] != self.version
         ours = {health["pid"], self._parent()}
-        known = self.sessions | {line["pid"] for line in tuple(self.lines) if line["event"] == "warm-parent-ready"}
-
-        def orphans() -> list[procfs.Process]:
-            return [p for p in procfs.processes() if p.session in known - ours and not p.gone]
-
         end = time.monotonic() + 30
-        while orphans() and time.monotonic() < end:
+        while self.left(ours) and time.monotonic() < end:
             time.sleep(0.02)
-        self.wrong["orphans"] += len(orphans())
+        self.wrong["orphans"] += len(self.left(ours))
+
+    def left(self, ours: Container[int | None] = ()) -> list[procfs.Process]:
+        """What still runs of all engines and parents that there were, but those of the sessions `ours`."""
+        parents = {line["pid"] for line in tuple(self.lines) if line["event"] == "warm-parent-ready"}
+        known = self.sessions | self.hit | parents
+        return [p for p in procfs.processes() if p.session in known and p.session not in ours and not p.gone]
 
     def asked(self) -> dict[str, str] | None:
         """The variables in the store."""
@@ -344,9 +374,8 @@ def chaos(starts: int) -> list[Figure]:
             while rig.warm < starts:
                 rig.step()
             assert rig.stop() == 0
-            left = [p for p in procfs.processes() if p.session in rig.sessions and not p.gone]
-            rig.wrong["orphans"] += len(left)
-        print(f"{rig.warm} warm starts, {rig.plain} plain ones between them", file=sys.stderr)
+            rig.wrong["orphans"] += len(rig.left())
+        print(f"{rig.warm} warm starts ({rig.hasty} hasty), {rig.plain} plain ones between them", file=sys.stderr)
         return [
             Figure(f"{starts} warm starts under chaos: {what}", "", [float(rig.wrong[name])], Bound("max", 0), 0)
             for name, what in (

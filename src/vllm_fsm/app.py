@@ -24,7 +24,7 @@ from vllm_fsm.adapters.log_stream import LogStream
 from vllm_fsm.adapters.probes import listeners
 from vllm_fsm.adapters.probes.prober import Prober
 from vllm_fsm.adapters.process.engine import EngineProcess
-from vllm_fsm.adapters.process.warm.off import SETTLE
+from vllm_fsm.adapters.process.warm.off import Times
 from vllm_fsm.adapters.timers import Timers
 from vllm_fsm.config import STATE
 from vllm_fsm.core import effects as fx
@@ -68,12 +68,12 @@ async def run(
     *,
     settings: Mapping[str, Any] | None = None,
     pace: Mapping[str, float] | None = None,
-    settle: float | None = None,
+    warm: Mapping[str, float] | None = None,
 ) -> int:
     """Supervise the engine until asked to stop; return the exit code.
 
-    `settings` and `pace` replace numbers of `Settings` and of the probes' `Pace` that have no flag; `settle` is the
-    time of calm before a warm parent is made.
+    `settings`, `pace` and `warm` replace numbers of `Settings`, of the probes' `Pace` and of the `Times` of warm
+    parents that have no flag.
 
     Raises:
         Held: another controller holds one of the directories.
@@ -85,7 +85,7 @@ async def run(
         # What an earlier life of ours said last is not true any more. No file: the controller is starting.
         with contextlib.suppress(OSError):
             (config.run_dir / HEALTH).unlink()
-        return await Controller(config, locks, settings or {}, pace or {}, settle).run()
+        return await Controller(config, locks, settings or {}, pace or {}, warm or {}).run()
     finally:
         for taken in locks:
             taken.release()
@@ -141,7 +141,7 @@ class Controller:
         locks: Sequence[DirectoryLock],
         settings: Mapping[str, Any],
         pace: Mapping[str, float],
-        settle: float | None,
+        warm: Mapping[str, float],
     ) -> None:
         self.config = config
         self.locks = locks
@@ -176,7 +176,7 @@ class Controller:
             redact=self.redactor.line,
             guard_all=config.guard == "all",
             warm=config.warm,
-            settle=SETTLE if settle is None else settle,
+            warm_times=Times(**warm),
         )
         self.downloader = Downloader(
             post=post,

@@ -128,7 +128,7 @@ def _same(service: Service, plain: dict[str, Any]) -> None:
 
 
 def test_a_hasty_start_is_the_same_engine() -> None:
-    with Service("--warm", "on", overrides={"settle": PREPARED}) as service:
+    with Service("--warm", "on", overrides={"warm": {"settle": PREPARED}}) as service:
         service.wish(256)
         first = service.comes_up(0)
         service.generates()
@@ -145,7 +145,7 @@ def test_a_hasty_start_is_the_same_engine() -> None:
 
 
 def test_a_warm_start_is_the_same_engine() -> None:
-    with Service("--warm", "on", overrides={"settle": 0.5}) as service:
+    with Service("--warm", "on", overrides={"warm": {"settle": 0.5}}) as service:
         service.wish(256)
         first = service.comes_up(0)
         service.generates()

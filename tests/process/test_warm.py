@@ -21,6 +21,7 @@ from support.wait import await_for, wait_for
 from support.warm_vllm import install
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.process.warm import keeper as keeper_module
+from vllm_fsm.adapters.process.warm.off import Times
 from vllm_fsm.core import events
 from vllm_fsm.core.snapshot import Target
 
@@ -33,8 +34,8 @@ Scenario = Callable[["WarmRig"], Awaitable[None]]
 class WarmRig(Rig):
     """A rig whose engine is the package, with a warm parent as soon as it is calm."""
 
-    def __init__(self, script: Path, **options: Any) -> None:
-        super().__init__(**{"command": (str(script),), "warm": "on", "settle": 0.0, **options})
+    def __init__(self, script: Path, settle: float = 0.0, **options: Any) -> None:
+        super().__init__(**{"command": (str(script),), "warm": "on", **options, "warm_times": Times(settle)})
         self.script = script
 
     def expect(self, wanted: Target | None, *, calm: bool = True) -> None:
@@ -614,7 +615,7 @@ def test_after_a_failure_it_rests(script: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["violent", "orderly"])
 def test_it_does_not_outlive_the_controller(script: Path, tmp_path: Path, number: int) -> None:
-    with Controller(tmp_path, "--warm", "on", engine=(str(script),), overrides={"settle": 0.0}) as controller:
+    with Controller(tmp_path, "--warm", "on", engine=(str(script),), overrides={"warm": {"settle": 0.0}}) as controller:
         wishes = {"FAKE_SPAWN": str(tmp_path / "child")}
         controller.serve("tiny", **wishes)
         controller.until("Ready")

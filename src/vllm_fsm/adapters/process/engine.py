@@ -29,7 +29,7 @@ from vllm_fsm.adapters.process.purge import Purge
 from vllm_fsm.adapters.process.reaper import Reaper
 from vllm_fsm.adapters.process.recovery import Leftovers
 from vllm_fsm.adapters.process.scratch import Scratch
-from vllm_fsm.adapters.process.warm.off import OFF, SETTLE, NoKeeper
+from vllm_fsm.adapters.process.warm.off import DEFAULT, OFF, NoKeeper, Times
 from vllm_fsm.core import effects, events
 from vllm_fsm.core.snapshot import Finding, Target
 from vllm_fsm.diagnosis import execution
@@ -74,7 +74,7 @@ class EngineProcess:
         execute_limit: seconds for one exec, see `launch.LIMIT`.
         guard_all: the key is asked for everywhere, see `engine_command.argv`.
         warm: whether a process with everything imported is kept for the next start: `off`, `auto`, `on`.
-        settle: seconds of calm before one is made.
+        warm_times: when one is made.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class EngineProcess:
         execute_limit: float = launch.LIMIT,
         guard_all: bool = False,
         warm: str = OFF,
-        settle: float = SETTLE,
+        warm_times: Times = DEFAULT,
     ) -> None:
         self._post = post
         self._clock = clock
@@ -121,14 +121,14 @@ class EngineProcess:
         self._leftovers = Leftovers(self._mark_folders, self._scratch, log)
         self._reaper = Reaper(log=log)
         self._leash = Leash(clock=clock, log=log)
-        self.warm = self._keeper(warm, settle)
+        self.warm = self._keeper(warm, warm_times)
         self._expected: tuple[Target | None, bool, bool, bool] | None = None
         self._attempt: Attempt | None = None
         self._most_free = 0
         """Bytes of GPU memory that were ever free before a start, less what others may use meanwhile."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def _keeper(self, mode: str, settle: float) -> Keeper | NoKeeper:
+    def _keeper(self, mode: str, times: Times) -> Keeper | NoKeeper:
         if mode == OFF:
             return NoKeeper()
         from vllm_fsm.adapters.process.warm.keeper import Keeper
@@ -143,7 +143,7 @@ class EngineProcess:
             lost=self._warm_parent_lost,
             scratch=self._scratch.make,
             redact=self._redact,
-            settle=settle,
+            times=times,
         )
 
     @property

@@ -18,7 +18,7 @@ from vllm_fsm.adapters.ports import Clock, Log
 from vllm_fsm.adapters.process import pidfd, pulse
 from vllm_fsm.adapters.process.attempt import Attempt
 from vllm_fsm.adapters.process.warm import memory, plan
-from vllm_fsm.adapters.process.warm.off import AUTO, SETTLE
+from vllm_fsm.adapters.process.warm.off import AUTO, DEFAULT, Times
 from vllm_fsm.adapters.process.warm.parent import VOLATILE
 from vllm_fsm.adapters.process.warm.spare import Broken, Spare
 from vllm_fsm.core.snapshot import Finding
@@ -40,8 +40,8 @@ STUDY: Final = 1.0
 """Seconds between two looks at an engine that starts, see `plan`."""
 LOOKS: Final = 900
 """An engine that spawned nothing for so long has spawned all."""
-FIRST_REST, LONGEST_REST = 600.0, 86400.0
-"""Seconds without a warm parent after one failed, doubled with every failure in a row; `auto` only."""
+LONGEST_REST: Final = 86400.0
+"""Seconds, see `Times.rest`."""
 TRIED: Final = re.compile(r"0\.32\..*\+.*cpu")
 """The versions that this was tried with, as their metadata write them; `auto` only."""
 
@@ -65,7 +65,7 @@ class Keeper:
         discard: kills what there is of a body and clears up; never fails.
         scratch: makes a TMPDIR.
         lost: called when one was killed, and not by us.
-        settle: see SETTLE.
+        times: when one is made.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Keeper:
         scratch: Callable[[int], str],
         redact: Callable[[str], str] = str,
         enough: Callable[[float], bool] = memory.enough,
-        settle: float = SETTLE,
+        times: Times = DEFAULT,
         patience: float = PATIENCE,
     ) -> None:
         self._mode = mode
@@ -94,7 +94,7 @@ class Keeper:
         self._scratch = scratch
         self._redact = redact
         self._enough = enough
-        self._settle = settle
+        self._times = times
         self._patience = patience
         self.changed: Callable[[], None] = lambda: None
         """Called when `report` says something new."""
@@ -214,7 +214,7 @@ class Keeper:
     def failed(self, error: str) -> None:
         """A warm parent was of no use, by no fault of ours."""
         self._failures += 1
-        self._rest_until = self._clock() + min(FIRST_REST * 2 ** min(self._failures - 1, 16), LONGEST_REST)
+        self._rest_until = self._clock() + min(self._times.rest * 2 ** min(self._failures - 1, 16), LONGEST_REST)
         self._why = self._redact(error)
         self._log("warm-parent-failed", error=self._why)
         self.changed()
@@ -252,7 +252,7 @@ class Keeper:
 
     async def _work(self) -> None:
         """As long as it is calm: make one when there is none and that is right."""
-        await asyncio.sleep(self._settle)
+        await asyncio.sleep(self._times.settle)
         while self._given is not None:
             if self._spare is None:
                 try:

@@ -6,15 +6,25 @@ Nothing else of this package is loaded then: every start of the controller would
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from vllm_fsm.adapters.process.warm.keeper import Given
     from vllm_fsm.adapters.process.warm.spare import Spare
 
 OFF, AUTO, ON = "off", "auto", "on"
-SETTLE: Final = 30.0
-"""Seconds of calm before one is made."""
+
+
+class Times(NamedTuple):
+    """Seconds."""
+
+    settle: float = 30.0
+    """Of calm, before a parent is made."""
+    rest: float = 600.0
+    """Without haste after one failed, and with `auto` without any parent; doubled with every failure in a row."""
+
+
+DEFAULT: Final = Times()
 
 
 class NoKeeper:
