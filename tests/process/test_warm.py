@@ -34,8 +34,10 @@ Scenario = Callable[["WarmRig"], Awaitable[None]]
 class WarmRig(Rig):
     """A rig whose engine is the package, with a warm parent as soon as it is calm."""
 
-    def __init__(self, script: Path, settle: float = 0.0, **options: Any) -> None:
+    def __init__(self, script: Path, settle: float = 0.0, enough: bool | None = None, **options: Any) -> None:
         super().__init__(**{"command": (str(script),), "warm": "on", **options, "warm_times": Times(settle)})
+        if enough is not None:
+            self.engine.warm._enough = lambda cost: enough
         self.script = script
 
     def expect(self, wanted: Target | None, *, calm: bool = True) -> None:
@@ -646,8 +648,18 @@ def test_of_itself_one_is_made_only_for_what_was_tried(tmp_path: Path, version: 
             rig.expect(target())
             await await_for(lambda: rig.logged("no-warm-parent"), what="the reason")
             assert rig.logged("no-warm-parent") == [{"why": "this engine is not supported"}]
+        await rig.ended()
+        rig.engine.warm._enough = lambda cost: False
+        wanted = _family(rig)
+        await rig.serving(wanted)
+        await report(rig.root / "child.2")
+        if tried:
+            await await_for(lambda: rig.engine.warm.report()["hasty"], what="the processes are known")
+        else:
+            assert rig.engine.warm._study is None
+            assert rig.engine.warm.report()["hasty"] is False
 
-    play(scenario, install(tmp_path / "env", version), warm="auto")
+    play(scenario, install(tmp_path / "env", version), warm="auto", enough=True)
 
 
 def test_an_engine_that_is_no_python_has_none(script: Path) -> None:
@@ -700,7 +712,7 @@ def test_a_start_that_finds_none_makes_one_whose_processes_import_together(scrip
 
 def test_it_is_made_while_the_last_engine_ends(script: Path) -> None:
     async def scenario(rig: WarmRig) -> None:
-        wanted = _family(rig, DRAIN="")
+        wanted = _family(rig)
         before = await _learnt(rig, wanted)
         rig.engine.expect(wanted, offline=False, calm=False, soon=True)
         await await_for(lambda: rig.state == "ready", WARM, "ready beside the engine")
@@ -780,3 +792,111 @@ def test_another_environment_while_one_is_made_in_haste(script: Path) -> None:
         assert rig.logged("warm-parent-thrown-away") == [{"why": "environment"}]
 
     play(scenario, script, settle=3600.0)
+
+
+def test_a_hasty_engine_that_is_killed_before_it_served_is_followed_by_a_plain_one(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        wanted = _family(rig)
+        await _learnt(rig, wanted)
+        await rig.ended()
+        hasty = await rig.started(wanted)
+        assert rig.logged("warm-parent-ready")[-1]["pid"] == hasty.pid
+        rig.kill()
+        rig.engine.expect(wanted, offline=False, calm=False, soon=True)
+        await rig.next(events.EngineExited)
+        await rig.vacated()
+        assert rig.logged("warm-parent-failed") == [{"error": "its engine ended before it served"}]
+        plain = await rig.started(wanted)
+        assert plain.pid not in [line["pid"] for line in rig.logged("warm-parent-ready")]
+
+    play(scenario, script, settle=3600.0)
+
+
+def test_no_time_is_lost_for_a_port_that_is_taken(script: Path) -> None:
+    holder = [None, "process 1 (nginx)"]
+
+    async def scenario(rig: WarmRig) -> None:
+        wanted = _family(rig)
+        await _learnt(rig, wanted)
+        await rig.ended()
+        rig.engine._port_holder = lambda: holder[1]
+        rig.start(wanted)
+        failed = await rig.next(events.StartFailed)
+        assert failed.finding.reason == "PortTaken"
+        assert rig.engine.warm._hurrying is None
+
+    play(scenario, script, settle=3600.0)
+
+
+def test_a_keeper_that_cannot_look_does_not_keep_the_engine_from_starting(script: Path) -> None:
+    def broken(environment: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def scenario(rig: WarmRig) -> None:
+        wanted = _family(rig)
+        await _learnt(rig, wanted)
+        rig.engine.warm._identify = broken
+        rig.engine.expect(wanted, offline=False, calm=False, soon=True)
+        await rig.ended()
+        await rig.serving(wanted)
+        assert rig.logged("warm-parent-failed") == [{"error": "[Errno 24] Too many open files"}]
+
+    play(scenario, script, settle=3600.0)
+
+
+def test_one_that_is_slow_is_not_waited_for_for_ever(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "DEAF", 0.5)
+    monkeypatch.setattr(keeper_module, "HASTE", 2.0)
+
+    async def scenario(rig: WarmRig) -> None:
+        wanted = _family(rig, "busy")
+        await _learnt(rig, wanted)
+        await _plain_instead(rig, wanted, None)
+        assert rig.logged("warm-parent-failed") == [{"error": "not ready within 2 s"}]
+
+    play(scenario, script, settle=3600.0)
+
+
+def test_a_child_that_ends_while_it_imports_leaves_nothing_in_the_engine(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        wanted = _family(rig, "child-exit", FAKE_IMPORT_TIME="1")
+        await _learnt(rig, wanted)
+        rig.lines.clear()
+        started = await rig.restarted(wanted)
+        facts = [await report(rig.root / f"child.{depth}") for depth in (1, 2)]
+        assert [one["warm"] for one in facts] == [False, False]
+        ours = {started.pid, *(one["pid"] for one in facts)}
+        left = {p.pid for p in alive(started.pid) if b"resource_tracker" not in procfs.cmdline(p.pid)}
+        assert left == ours
+        assert not any("Error" in line for line in rig.lines)
+
+    play(scenario, script, settle=3600.0)
+
+
+def test_another_environment_is_hastened_for_at_once(script: Path) -> None:
+    async def scenario(rig: WarmRig) -> None:
+        wanted, other = _family(rig, FAKE_IMPORT_TIME="1"), _family(rig, OTHER="1")
+        await _learnt(rig, wanted)
+        rig.engine.expect(wanted, offline=False, calm=False, soon=True)
+        await await_for(lambda: rig.state == "preparing", what="preparing")
+        rig.engine.expect(other, offline=False, calm=False, soon=True)
+        await await_for(lambda: rig.state == "ready", WARM, "one for the other")
+        await rig.ended()
+        started = await rig.serving(other)
+        assert rig.logged("warm-parent-ready")[-1]["pid"] == started.pid
+
+    play(scenario, script, settle=3600.0)
+
+
+def test_a_controller_makes_the_next_one_while_the_last_ends(script: Path, tmp_path: Path) -> None:
+    with Controller(
+        tmp_path, "--warm", "on", engine=(str(script),), overrides={"warm": {"settle": 3600.0}}
+    ) as controller:
+        variables = {"FAKE_SPAWN": str(tmp_path / "child"), "RUDE_SIGTERM": "slow:10"}
+        controller.serve("tiny", **variables)
+        before = controller.until("Ready", also=lambda health: health["warm"]["hasty"])
+        controller.serve("tiny", "--seed", "2", **variables)
+        ready = controller.says("warm-parent-ready")
+        assert runs(before["pid"])
+        after = controller.until("Ready", also=lambda health: health["attempt"] > before["attempt"])
+        assert after["pid"] == ready["pid"]

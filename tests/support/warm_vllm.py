@@ -2,8 +2,9 @@
 
 | variable | meaning |
 |---|---|
-| `FAKE_IMPORT=MODE` | what importing it does in a warm parent: `hang`, `die` (an exception), `exit`, `gpu` (says that |
-| | it initialised one), `noise` (prints what would be a cause of failure) |
+| `FAKE_IMPORT=MODE` | what importing it does in a warm parent: `hang`, `busy` (it works for ever), `die` (an |
+| | exception), `exit`, `child-exit` (in its children only), `gpu` (says that it initialised one), `noise` (prints |
+| | what would be a cause of failure) |
 | `FAKE_IMPORT_TIME=S` | it takes so long there |
 | `FAKE_RAISE=PATH` | raise at entry what that file names, if it is there |
 | `FAKE_REPORT=PATH` | write PATH (JSON): the environment at import and at entry, the version at import |
@@ -32,8 +33,10 @@ if PARENT:
         time.sleep(3600)
     if mode == "die":
         raise RuntimeError("not today")
-    if mode == "exit":
+    if mode == "exit" or (mode == "child-exit" and len(sys.argv) == 3):
         os._exit(7)
+    while mode == "busy":
+        pass
     if mode == "noise":
         print("OSError: [Errno 98] Address already in use", flush=True)
     if mode == "gpu":

@@ -273,9 +273,8 @@ class EngineProcess:
             return STOPPED
         if problem is not None:
             return problem
-        holder = self._port_holder()
-        if holder is not None:
-            return Finding.of("PortTaken", port=self._port, holder=holder)
+        if problem := self._port_taken():
+            return problem
         command = engine_command.argv(
             target,
             command=self._command,
@@ -301,6 +300,10 @@ class EngineProcess:
         if problem is None:
             self._was_started(attempt, environment)
         return problem
+
+    def _port_taken(self) -> Finding | None:
+        holder = self._port_holder()
+        return None if holder is None else Finding.of("PortTaken", port=self._port, holder=holder)
 
     def _given(self, target: Target, offline: bool) -> Callable[[str], dict[str, str]]:
         """Return what the environment of a start is, by its TMPDIR."""
@@ -380,9 +383,11 @@ class EngineProcess:
 
     async def _prepare(self, attempt: Attempt, effect: effects.StartEngine) -> Finding | None:
         """Do what takes time before there is a process; return why there must be none. May be cancelled."""
-        self.warm.hasten(self._given(effect.target, effect.offline))
         if processes := await self._leftovers.end():
             return Finding.of("LeftoversRemain", processes=processes)
+        if problem := self._port_taken():
+            return problem
+        self.warm.hasten(self._given(effect.target, effect.offline))
         if self._linking is None:
             self._linking = self._keep(self._link())
         await asyncio.wait((self._linking,))  # it is not cancelled with us: the next start waits for the same one
@@ -427,7 +432,7 @@ class EngineProcess:
             finding = Finding.of("EngineExited", status=status, line="nothing")
         attempt.status = status
         attempt.exited.set()
-        self.warm.ended(asked=attempt.asked or attempt.doomed)
+        self.warm.ended(asked=attempt.asked)
         self._post(events.EngineExited(self._clock(), attempt.epoch, status, finding))
 
     def _explain(self, attempt: Attempt, status: int) -> Finding:

@@ -102,14 +102,16 @@ class Keeper:
         self._plan = plan.root()
         self._spare: Spare | None = None
         self._given: Given | None = None
-        self._calm = False
+        self._calm = self._soon = False
         self._cost = float(memory.FIRST_COST)
         self._why = ""
         """Why there is none."""
         self._failures = 0
         self._rest_until = 0.0
-        self._serving_warm = False
-        """The engine that starts, or serves, was a warm parent."""
+        self._serving_warm = self._hasty = False
+        """The engine that starts, or serves, was a warm parent; it was made in haste."""
+        self._served_yet = False
+        """It was ready."""
         self._study: plan.Study | None = None
         self._working: asyncio.Task[None] | None = None
         self._hurrying: asyncio.Task[None] | None = None
@@ -133,8 +135,10 @@ class Keeper:
             self._served()
         self._calm = calm
         self._check()
-        if soon and given is not None and (self._mode != AUTO or self._enough(memory.MARGIN * self._cost)):
-            self.hasten(given)
+        self._soon = soon
+        if soon:
+            self._end_study()  # what a start shows from here on is its end
+            self._hasten_beside()
         if not calm:
             self._rest()
         elif self._working is None or self._working.done():
@@ -143,12 +147,17 @@ class Keeper:
     def hasten(self, given: Given) -> None:
         """Know that a start follows. If none stands ready, make one at once.
 
-        All its processes import at the same time, while a plain start's do so one after the other. It takes no more
-        memory than the engine that it becomes. Nothing is gained as long as the engine's processes are not known.
+        All its processes import at the same time, while a plain start's do so one after the other. Nothing is gained as
+        long as the engine's processes are not known.
         """
-        if self._closed or self._spare is not None or self._hurrying is not None:
+        if self._closed or self._spare is not None or self._hurrying is not None or not self._can_hurry():
             return
-        if self._can_hurry() and not self._unsupported(given):
+        try:
+            unsupported = self._unsupported(given)
+        except Exception as error:
+            self.failed(_told(error))
+            return
+        if not unsupported:
             self._hurrying = self._do(self._hurry, given)
 
     def started(self, session: int, given: Mapping[str, str], spare: Spare | None) -> None:
@@ -156,14 +165,25 @@ class Keeper:
         if self._closed:
             return
         self._serving_warm = spare is not None
+        self._hasty = spare is not None and spare.hasty
+        self._served_yet = False
         self._end_study()
+        try:
+            unsupported = self._mode == AUTO and self._unsupported(lambda _: given)
+        except Exception as error:
+            self.failed(_told(error))
+            return
+        if unsupported:
+            self._plan = plan.root()
+            return
         self._study = plan.Study(self._plan, session, given, spare.children if spare is not None else ())
         self._studying = self._do(self._watch_start, self._study)
 
     def ended(self, *, asked: bool) -> None:
         """The engine ended; `asked`: because we wanted it."""
-        if self._serving_warm and self._study is not None and not asked:
+        if self._serving_warm and not self._served_yet and not asked:
             self.failed("its engine ended before it served")
+            self._throw_away("broken")
         self._serving_warm = False
         self._end_study()
 
@@ -174,10 +194,14 @@ class Keeper:
         work, ends, before = self._hurrying, self._clock() + HASTE, None
         while work is not None and not work.done():
             await asyncio.wait((work,), timeout=DEAF)
-            spare = self._spare
-            if spare is None or spare.ready or spare.body.process is None:
+            try:
+                now = self._pulse()
+            except Exception as error:
+                self.failed(_told(error))
+                self._throw_away("broken")
                 continue
-            now = pulse.sample(spare.body.process.pid, 0)
+            if now is None:
+                continue
             if self._clock() >= ends or (before is not None and not pulse.moved(before, now)):
                 self.failed(f"not ready within {HASTE:g} s" if self._clock() >= ends else f"silent for {DEAF:g} s")
                 self._throw_away("broken")
@@ -268,6 +292,20 @@ class Keeper:
             self.failed(_told(error))
         finally:
             self._hurrying = None
+        if self._soon:  # one that was thrown away since it would not have fitted
+            self._hasten_beside()
+
+    def _hasten_beside(self) -> None:
+        """Hasten while the last engine is still there, if there is memory for both."""
+        if self._given is not None and (self._mode != AUTO or self._enough(memory.MARGIN * self._cost)):
+            self.hasten(self._given)
+
+    def _pulse(self) -> pulse.Sample | None:
+        """What is made has used so far, None if there is no process."""
+        spare = self._spare
+        if spare is None or spare.ready or spare.body.process is None:
+            return None
+        return pulse.sample(spare.body.process.pid, 0)
 
     async def _try(self, given: Given) -> None:
         self._say_why(self._objection(given))
@@ -288,7 +326,7 @@ class Keeper:
         """Look after one that stands ready, whatever goes on beside it."""
         while self._spare is spare:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK):
+                async with asyncio.timeout(DEAF if spare.hasty else LOOK):
                     await spare.body.exited.wait()
             self._check()
 
@@ -433,10 +471,13 @@ class Keeper:
         for _ in range(LOOKS):
             for difference in study.look():
                 self._log("warm-child-not-used", difference=difference)
+                if difference == plan.NO_ANSWER and self._hasty:
+                    self.failed("a child of it was not used")
             await asyncio.sleep(STUDY)
 
     def _served(self) -> None:
         """The engine serves."""
+        self._served_yet = True
         if self._study is not None:
             self._study.look()
             self._study.end()

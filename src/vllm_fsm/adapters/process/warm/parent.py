@@ -45,7 +45,7 @@ LONGEST = 1 << 22
 VOLATILE = ("VLLM_API_KEY",)
 """What is given at the start only: vLLM reads it when it needs it, and no import does."""
 SPAWN = "from multiprocessing.spawn import spawn_main; spawn_main("
-PR_SET_NAME, PR_SET_MM, PR_SET_MM_MAP = 15, 35, 14
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_MM, PR_SET_MM_MAP = 1, 15, 35, 14
 
 LEADER = (
     "vllm.entrypoints.cli.main",
@@ -132,6 +132,13 @@ class Priority:
                 except ProcessLookupError:
                     continue  # it ended meanwhile
             self._set_io(int(thread), 0)
+
+
+def die_with_parent(signal: int) -> None:
+    """Be sent this signal when our parent ends; 0: none. A spare is of no use without it, and nobody else ends it."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0)
 
 
 class Channel:
@@ -458,6 +465,8 @@ def main() -> None:
         return
     depth, nice = plan["depth"], plan.get("nice", os.getpriority(os.PRIO_PROCESS, 0))
     hasty = plan["hasty"]
+    if depth:
+        die_with_parent(9)
     priority = None if hasty else Priority(nice, leads=depth == 0)
     children = Children(plan["children"], depth, nice, script, hasty=hasty)
     missing = imported(depth)
@@ -465,16 +474,18 @@ def main() -> None:
     if priority is not None:
         priority.restore()
     threads = len(os.listdir("/proc/self/task"))
-    channel.send(
-        {
-            "pid": os.getpid(),
-            "threads": threads,
-            "modules": len(sys.modules),
-            "missing": missing,
-            "gpu": gpu_touched(),
-            "children": children.said,
-        }
-    )
+    said = {
+        "pid": os.getpid(),
+        "threads": threads,
+        "modules": len(sys.modules),
+        "missing": missing,
+        "gpu": gpu_touched(),
+        "children": children.said,
+    }
+    try:
+        channel.send(said)
+    except OSError:  # nobody waits for it any more
+        os._exit(0)
     order = channel.receive()
     if order is not None and "soon" in order:
         try:
@@ -495,6 +506,7 @@ def main() -> None:
     if not taken:
         os._exit(0)
     if depth:
+        die_with_parent(0)
         inherit(order)
     else:
         show(words, os.path.basename(script))

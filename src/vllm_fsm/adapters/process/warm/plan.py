@@ -15,6 +15,8 @@ from vllm_fsm.adapters.process.warm.parent import VOLATILE
 
 SPAWNED: Final = b"--multiprocessing-fork\0"
 OURS: Final = b"parent.py\0"
+NO_ANSWER: Final = "no answer"
+"""Why a spare was not used whose environment is as planned."""
 MOST: Final = 8
 """Spares of one process: more workers than that import at the same time anyway."""
 
@@ -110,7 +112,7 @@ class Study:
 
 def _difference(planned: Mapping[str, str], found: Mapping[str, str]) -> str:
     names = (name for name in {*planned, *found} - {*VOLATILE} if planned.get(name) != found.get(name))
-    return ", ".join(sorted(names)) or "no answer"
+    return ", ".join(sorted(names)) or NO_ANSWER
 
 
 def _shown(pid: int) -> dict[str, str] | None:
