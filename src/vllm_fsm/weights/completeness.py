@@ -112,7 +112,9 @@ def local_weights(repo: Repo) -> list[str]:
         return [repo.id]
     try:
         names = [entry.name for entry in os.scandir(repo.id) if not entry.is_dir()]
-        chosen = weight_files(names, repo, lambda index: index_shards(own.read(f"{repo.id}/{index}", _INDEX, follow=True)))
+        chosen = weight_files(
+            names, repo, lambda index: index_shards(own.read(f"{repo.id}/{index}", _INDEX, follow=True))
+        )
     except (OSError, NoWeights):
         return []
     return [os.path.join(repo.id, name) for name in chosen]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vllm_fsm.weights.needs import Repo, Role, local_models, needs
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from pathlib import Path
 
     from vllm_fsm.adapters.ports import Clock, Log
@@ -63,15 +65,15 @@ class ReadAhead:
             self._work.cancel()
             self._work = None
         if target is not None and any(wanted):
-            self._work = asyncio.get_running_loop().create_task(self._guarded(target.model, wanted))
-            self._tasks.add(self._work)
-            self._work.add_done_callback(self._tasks.discard)
+            self._work = self._do(self._guarded(target.model, wanted))
 
     async def close(self) -> None:
         """End it."""
         self.expect(None)
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks), timeout=CLOSE_LIMIT)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_LIMIT):
+                while self._tasks:
+                    await asyncio.wait(tuple(self._tasks))
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -93,9 +95,14 @@ class ReadAhead:
             stopped = False
         finally:
             process.kill()
+            self._do(_reap(process))
             self._tell(model, said, self._clock() - began, stopped=stopped)
-            while process.poll() is None:
-                await asyncio.sleep(REAPED)
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _execute(self, wanted: Files) -> subprocess.Popen[bytes]:
         repos, local = ([asdict(repo) | {"role": repo.role.value} for repo in each] for each in wanted)
@@ -130,6 +137,11 @@ class ReadAhead:
             complete=not stopped and not error,
             why=error or short,
         )
+
+
+async def _reap(process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        await asyncio.sleep(REAPED)
 
 
 async def _listen(process: subprocess.Popen[bytes], said: dict[str, Any]) -> None:

@@ -211,6 +211,12 @@ def _data(descriptor: int, at: int) -> int:
         return at
 
 
+def say(said: dict[str, Any]) -> None:
+    """Tell the controller how far it is."""
+    sys.stdout.write(f"{json.dumps(said)}\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     """End with the controller, read the order, do it."""
     order = json.load(sys.stdin)
@@ -220,7 +226,7 @@ def main() -> int:
     os.nice(NICENESS)
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write(FIRST_TO_GO)
-    Reader(lambda said: print(json.dumps(said), flush=True), budget=free).run(files(order))
+    Reader(say, budget=free).run(files(order))
     return 0
 
 
