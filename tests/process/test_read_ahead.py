@@ -17,8 +17,9 @@ from support.page_cache import cool, resident
 from support.unprivileged import open_directory, unprivileged
 from support.wait import await_for, wait_for
 from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.process.warm.parent import LOWEST
 from vllm_fsm.adapters.readahead.readahead import ReadAhead
-from vllm_fsm.adapters.readahead.reader import NICENESS, Reader, cached
+from vllm_fsm.adapters.readahead.reader import Reader, cached
 from vllm_fsm.core.snapshot import Secret, Target
 
 MIB = 1 << 20
@@ -285,7 +286,7 @@ def test_a_controller_that_is_killed_leaves_no_reader(controller: Controller) ->
     assert controller.process is not None
     pid = controller.process.pid
     (child,) = wait_for(lambda: children(pid), what="a child")
-    wait_for(lambda: os.getpriority(os.PRIO_PROCESS, child) == NICENESS, what="a child that knows its parent")
+    wait_for(lambda: os.getpriority(os.PRIO_PROCESS, child) == LOWEST, what="a child that knows its parent")
     os.kill(child, signal.SIGSTOP)
     controller.signal(signal.SIGKILL)
     wait_for(lambda: (found := procfs.read(child)) is None or found.gone, what="the child's end")

@@ -1,4 +1,4 @@
-"""Whose weights are being read, or will be in a moment."""
+"""Whose weights will be read in a moment."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_nobody_s_at_first() -> None:
     assert reading(Story().happens(ev.WantedChanged, ONE)) is None
 
 
-def test_a_start_until_its_weights_are_loaded() -> None:
+def test_a_start_until_its_weights_are_read() -> None:
     story = started()
     assert reading(story) == ONE
-    for phase in (Phase.IMPORTS, Phase.CONFIGURATION, Phase.PROCESSES, Phase.WEIGHTS):
+    for phase in (Phase.IMPORTS, Phase.CONFIGURATION, Phase.PROCESSES):
         assert reading(story.happens(ev.PhaseEntered, phase, Message.of("PhaseImports"))) == ONE
-    for phase in (Phase.COMPILATION, Phase.MEMORY, Phase.GRAPHS, Phase.LISTENING):
+    for phase in (Phase.WEIGHTS, Phase.COMPILATION, Phase.MEMORY, Phase.GRAPHS, Phase.LISTENING):
         assert reading(story.happens(ev.PhaseEntered, phase, Message.of("PhaseImports"))) is None
 
 
@@ -85,7 +85,7 @@ def test_what_was_given_up() -> None:
     assert reading(story) is None
 
 
-def test_a_late_start_still_loads() -> None:
+def test_a_late_start_has_its_weights_before_it() -> None:
     story = started().fires(ev.DeadlinePassed)
     assert story.snapshot.failed
     assert reading(story) == ONE

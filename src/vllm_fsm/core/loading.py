@@ -1,4 +1,4 @@
-"""Whose weights are being read, or will be in a moment: pure, for whoever reads them ahead."""
+"""Whose weights will be read in a moment: pure, for whoever reads them ahead."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from vllm_fsm.core.states import Engine, Phase
 if TYPE_CHECKING:
     from vllm_fsm.core.snapshot import Snapshot, Target
 
-_NOT_LOADED: Final = (Phase.IMPORTS, Phase.CONFIGURATION, Phase.PROCESSES, Phase.WEIGHTS)
-"""Phases of a start after which, or in which, weights are read."""
+_BEFORE: Final = (Phase.IMPORTS, Phase.CONFIGURATION, Phase.PROCESSES)
+"""Phases of a start after which weights are read."""
 
 
 def loading(snapshot: Snapshot) -> Target | None:
-    """Return what is loaded now, or as soon as nothing of the last engine is left; None if that is not certain.
+    """Return what the engine will load, or the next one as soon as nothing of the last is left; None if nothing.
 
-    A wish is not, nor a start that waits for its time.
+    It is certain: a wish is not enough, nor a start that waits for its time. Once the engine reads, it reads by itself.
     """
     if snapshot.engine is Engine.ALIVE:
-        begun = not snapshot.phases or snapshot.phases[-1].phase in _NOT_LOADED
-        return snapshot.active if begun and snapshot.proven_at is None else None
+        before = not snapshot.phases or snapshot.phases[-1].phase in _BEFORE
+        return snapshot.active if before and snapshot.proven_at is None else None
     if snapshot.engine is Engine.TERMINATING and not snapshot.failed and snapshot.due(RestartDue) is None:
         return snapshot.active
     return None

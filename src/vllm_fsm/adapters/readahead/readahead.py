@@ -53,7 +53,7 @@ class ReadAhead:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def expect(self, target: Target | None) -> None:
-        """Know whose weights are read now or in a moment. None: nobody's; what is read ahead then ends."""
+        """Know whose weights the engine will read in a moment. None: nobody's; reading ahead ends."""
         if target == self._target:
             return
         self._target = target

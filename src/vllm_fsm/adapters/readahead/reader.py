@@ -24,6 +24,7 @@ if __name__ == "__main__":  # -P leaves our folder out of sys.path, whose names 
     sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", "..")))
 
 from vllm_fsm.adapters.process.warm import memory
+from vllm_fsm.adapters.process.warm.parent import IDLE_CLASS, IOPRIO_SET, LOWEST
 from vllm_fsm.weights.completeness import local_weights, weights
 from vllm_fsm.weights.hub_cache import RepoFolder
 from vllm_fsm.weights.needs import Repo, Role
@@ -34,13 +35,6 @@ LOOK: Final = 64 << 20
 """Bytes after which is looked how much memory is free."""
 PAUSE: Final = 0.5
 """Seconds between two looks when there is too little, and between two reports."""
-NICENESS: Final = 19
-"""With it comes the lowest level of the best-effort I/O class.
-
-Not the idle class: mq-deadline lets one of its requests wait up to 10 s, and the engine could wait for that page.
-"""
-FIRST_TO_GO: Final = "1000"
-"""`oom_score_adj`: where memory ends, this process is the one that nobody needs."""
 PR_SET_PDEATHSIG: Final = 1
 
 
@@ -220,12 +214,15 @@ def say(said: dict[str, Any]) -> None:
 def main() -> int:
     """End with the controller, read the order, do it."""
     order = json.load(sys.stdin)
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
     if os.getppid() != order["parent"]:
         return 1
-    os.nice(NICENESS)
-    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write(FIRST_TO_GO)
+    os.nice(LOWEST)
+    number = IOPRIO_SET.get(os.uname().machine)
+    if number is not None:
+        # What the engine reads meanwhile goes first: its modules, right after a start of the machine.
+        libc.syscall(number, 1, 0, IDLE_CLASS)
     Reader(say, budget=free).run(files(order))
     return 0
 
