@@ -160,7 +160,7 @@ def cached(descriptor: int, at: int, length: int) -> bool:
     the mark that readahead left, the kernel reads on: a file may be cached as a whole after its first piece was read.
 
     Raises:
-        NotKept: the file system cannot be asked. overlayfs, NFS, FUSE and 9p are among those.
+        NotKept: the file system cannot be asked; on Linux 6.18 overlayfs and tmpfs are among those.
         OSError: it cannot be read.
     """
     try:
