@@ -132,13 +132,12 @@ def rows(disk: str, taken: dict[str, list[float]]) -> Iterator[Figure]:
             yield Figure(f"disk {disk}: {meaning}, {way}", "s", taken[f"{begin}, {way}: Ready"])
             yield Figure("… of it vLLM's loading of weights", "s", taken[f"{begin}, {way}: load"])
             yield Figure("… in the page cache when it began", "%", taken[f"{begin}, {way}: there"])
-        medians = [statistics.median(taken[f"{begin}, {way}: Ready"]) for way in WAYS]
-        yield Figure(
-            "… gained", "s", [medians[0] - medians[1]], Bound("median", 0, least=True) if disk in _SLOW else None
+        ready, load = (
+            [statistics.median(taken[f"{begin}, {way}: {what}"]) for way in WAYS] for what in ("Ready", "load")
         )
+        yield Figure("… gained", "s", [ready[0] - ready[1]])
+        yield Figure("… loading of weights, read ahead ÷ not", "", [load[1] / load[0]], Bound("median", 0.5), 2)
 
-
-_SLOW = frozenset(disk for disk, rate in DISKS.items() if rate is not None)
 
 if __name__ == "__main__":
     figure.main(measure, SIZE, "starts and changes in each way, by each disk")
