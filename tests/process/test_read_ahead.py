@@ -13,10 +13,12 @@ import pytest
 
 from support import hub_cache
 from support.controller import Controller
+from support.memory_group import joining, memory_group
 from support.page_cache import cool, resident
 from support.unprivileged import open_directory, unprivileged
 from support.wait import await_for, wait_for
 from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.process.warm.memory import LEAST
 from vllm_fsm.adapters.process.warm.parent import LOWEST
 from vllm_fsm.adapters.readahead.readahead import ReadAhead
 from vllm_fsm.adapters.readahead.reader import Reader, cached
@@ -173,6 +175,24 @@ def test_no_more_than_fits_is_read(tmp_path: Path) -> None:
     assert resident(two) == 0  # the kernel's own readahead is within the file
 
 
+def test_the_limit_of_a_memory_cgroup_is_kept(tmp_path: Path) -> None:
+    size, room = 256 * MIB, 160 * MIB
+    path = tmp_path / "local" / "model.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(weights(size=size))
+    cool(path)
+    with memory_group() as group:
+        limit = next(group / name for name in ("memory.max", "memory.limit_in_bytes") if (group / name).exists())
+        limit.write_text(str(LEAST + room))
+        controller = Controller(tmp_path, overrides=FAST, prefix=joining(group))
+        with controller.serve(str(path.parent), RUDE_LISTEN_AFTER=5):
+            line = controller.says("weights-read-ahead")
+            controller.ready()
+            assert controller.stop() == 0
+    assert (line["why"], line["complete"]) == ("not enough free memory", False)
+    assert 0 < line["bytes"] <= resident(path) < room
+
+
 def test_a_huge_file_that_is_mostly_holes(tmp_path: Path) -> None:
     path = tmp_path / "local" / "model.safetensors"
     path.parent.mkdir()
@@ -210,21 +230,20 @@ def test_a_link_out_of_the_cache(tmp_path: Path) -> None:
 
 
 def test_files_that_must_not_be_read(tmp_path: Path) -> None:
-    if os.geteuid() == 0:
-        with open_directory() as folder:
-            path = folder / "model.safetensors"
-            path.write_bytes(b"x")
-            path.chmod(0)
-            said: list[dict[str, Any]] = []
-            reader = Reader(said.append, budget=lambda: 1 << 40)
+    with open_directory() as folder:
+        path = folder / "model.safetensors"
+        path.write_bytes(b"x")
+        path.chmod(0)
+        said: list[dict[str, Any]] = []
+        reader = Reader(said.append, budget=lambda: 1 << 40)
 
-            def work() -> object:
-                reader.run([(str(path), "")])
-                return said[-1]
+        def work() -> object:
+            reader.run([(str(path), "")])
+            return said[-1]
 
-            last = unprivileged(work)
-            assert isinstance(last, dict)
-            assert last["error"] == "model.safetensors: Permission denied"
+        last = unprivileged(work)
+        assert isinstance(last, dict)
+        assert last["error"] == "model.safetensors: Permission denied"
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
