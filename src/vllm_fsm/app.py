@@ -25,11 +25,13 @@ from vllm_fsm.adapters.probes import listeners
 from vllm_fsm.adapters.probes.prober import Prober
 from vllm_fsm.adapters.process.engine import EngineProcess
 from vllm_fsm.adapters.process.warm.off import Times
+from vllm_fsm.adapters.readahead.readahead import ReadAhead
 from vllm_fsm.adapters.timers import Timers
 from vllm_fsm.config import STATE
 from vllm_fsm.core import effects as fx
 from vllm_fsm.core import events as ev
 from vllm_fsm.core import policy
+from vllm_fsm.core.loading import loading
 from vllm_fsm.core.snapshot import Snapshot, Target
 from vllm_fsm.core.states import Download, Engine, Service
 from vllm_fsm.driver import Driver
@@ -69,11 +71,12 @@ async def run(
     settings: Mapping[str, Any] | None = None,
     pace: Mapping[str, float] | None = None,
     warm: Mapping[str, float] | None = None,
+    read_ahead: bool = True,
 ) -> int:
     """Supervise the engine until asked to stop; return the exit code.
 
     `settings`, `pace` and `warm` replace numbers of `Settings`, of the probes' `Pace` and of the `Times` of warm
-    parents that have no flag.
+    parents that have no flag; `read_ahead` says whether weights are.
 
     Raises:
         Held: another controller holds one of the directories.
@@ -85,7 +88,7 @@ async def run(
         # What an earlier life of ours said last is not true any more. No file: the controller is starting.
         with contextlib.suppress(OSError):
             (config.run_dir / HEALTH).unlink()
-        return await Controller(config, locks, settings or {}, pace or {}, warm or {}).run()
+        return await Controller(config, locks, settings or {}, pace or {}, warm or {}, read_ahead).run()
     finally:
         for taken in locks:
             taken.release()
@@ -142,6 +145,7 @@ class Controller:
         settings: Mapping[str, Any],
         pace: Mapping[str, float],
         warm: Mapping[str, float],
+        read_ahead: bool,
     ) -> None:
         self.config = config
         self.locks = locks
@@ -188,6 +192,7 @@ class Controller:
             redact=self.redactor.line,
             serving=lambda: self.driver.snapshot.active,
         )
+        self.read_ahead = ReadAhead(clock=self.clock, log=self.log, models=config.models) if read_ahead else None
         self.prober = Prober(
             post=post,
             clock=self.clock,
@@ -223,7 +228,7 @@ class Controller:
             fx.ArmTimer: self.timers.arm,
             fx.CancelTimer: self.timers.cancel,
         }
-        self.driver.observers = [self._journal(), self._expect, self._write_health]
+        self.driver.observers = [self._journal(), self._expect, self._read_ahead, self._write_health]
         self._wanted = Wanted(None)
         self._again: asyncio.TimerHandle | None = None
         self._watch: FileWatch | None = None
@@ -253,6 +258,8 @@ class Controller:
                 loop.remove_signal_handler(number)
             await self.prober.close()
             await self.downloader.close()
+            if self.read_ahead is not None:
+                await self.read_ahead.close()
             await self.engine.close()
             if self._watch is not None:
                 await self._watch.close()
@@ -378,6 +385,10 @@ class Controller:
         calm = after.state is Service.READY and after.engine is Engine.ALIVE and after.proven and quiet
         soon = after.engine is Engine.TERMINATING and policy.may_start(after) and not after.pending
         self.engine.expect(None if after.stopping else after.target, offline=after.offline, calm=calm, soon=soon)
+
+    def _read_ahead(self, _before: Snapshot, _event: ev.Event, after: Snapshot) -> None:
+        if self.read_ahead is not None:
+            self.read_ahead.expect(loading(after))
 
     def _write_health(self, _before: Snapshot, _event: ev.Event, _after: Snapshot) -> None:
         self.health.write()

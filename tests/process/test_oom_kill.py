@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from support.controller import Controller
+from support.memory_group import joining, memory_group
 from support.wait import wait_for
 
-ROOT = Path("/sys/fs/cgroup")
 ROOM = 64 << 20
 """Bytes that may be taken beyond what the whole tree has."""
 LIMIT = 2.0
@@ -38,41 +36,10 @@ for _ in range(1024):
 """
 
 
-def joining(group: Path) -> tuple[str, ...]:
-    """A command that puts itself into `group` and becomes another."""
-    return ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
-
-
-def own(controller: str) -> Path:
-    """The directory of our own cgroup, of version 1 for this controller or of version 2."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, names, path = line.split(":", 2)
-        if controller in names.split(","):
-            return ROOT / controller / path.lstrip("/")
-    return ROOT / line.rpartition(":")[2].lstrip("/")
-
-
 @pytest.fixture
 def group() -> Iterator[Path]:
-    made = own("memory") / f"vllm-fsm-test-{os.getpid()}"
-    if os.geteuid() != 0:
-        pytest.skip("only root may make a cgroup")
-    try:
-        made.mkdir()
-    except OSError as error:
-        pytest.skip(f"no memory cgroup can be made here: {error}")
-    try:
-        if not any((made / name).exists() for name in ("memory.max", "memory.limit_in_bytes")):
-            pytest.skip("memory is not limited by cgroups here")
+    with memory_group() as made:
         yield made
-    finally:
-
-        def gone() -> bool:
-            with suppress(OSError):
-                made.rmdir()
-            return not made.exists()
-
-        wait_for(gone, 10.0, "an empty cgroup")
 
 
 def limit(group: Path) -> None:

@@ -11,7 +11,7 @@ from huggingface_hub._tree_cache import TreeCacheEntry, write_tree_cache
 
 from support.hub_cache import COMMIT, SMALL, keep
 from vllm_fsm.core.snapshot import Finding, Message
-from vllm_fsm.weights.completeness import FOREIGN_CODE, Look, complete_commit, look
+from vllm_fsm.weights.completeness import FOREIGN_CODE, Look, complete_commit, local_weights, look, weights
 from vllm_fsm.weights.hub_cache import Entry, Listing, RepoFolder
 from vllm_fsm.weights.needs import Needs, Repo, Role
 
@@ -300,3 +300,57 @@ def test_a_file_where_a_folder_ought_to_be(tmp_path: Path, place: str) -> None:
     (folder / place).rename(folder / "away")
     (folder / place).touch()
     assert look(tmp_path, NEEDS) == MISSING
+
+
+# --- where the weights lie -------------------------------------------------------------------------------------------
+
+
+def test_the_weights_of_a_snapshot_in_their_order(tmp_path: Path) -> None:
+    files = {**SHARDED, "tokenizer.json": b"{}", "pytorch_model.bin": b"never read", "original/x.safetensors": b"x"}
+    folder = keep(tmp_path, "org/m", files)
+    found = weights(RepoFolder(tmp_path, "org/m"), MODEL)
+    assert found == [f"{folder}/snapshots/{COMMIT}/{shard}" for shard in SHARDS]
+    know(folder, files)
+    assert weights(RepoFolder(tmp_path, "org/m"), MODEL) == found
+
+
+def test_the_weights_of_what_is_not_complete(tmp_path: Path) -> None:
+    assert weights(RepoFolder(tmp_path, "org/m"), MODEL) == []
+    keep(tmp_path, "org/m", without(SHARDED, SHARDS[1]))
+    assert weights(RepoFolder(tmp_path, "org/m"), MODEL) == []
+
+
+def test_no_weights_are_read_of_a_tokenizer(tmp_path: Path) -> None:
+    keep(tmp_path, "org/t", SHARDED)
+    assert weights(RepoFolder(tmp_path, "org/t"), TOKENIZER) == []
+
+
+def local(folder: Path, files: Mapping[str, bytes]) -> list[str]:
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    return [path.removeprefix(f"{folder}/") for path in local_weights(Repo(str(folder)))]
+
+
+def test_the_weights_of_a_directory(tmp_path: Path) -> None:
+    unread = {"extra.safetensors": b"x", "pytorch_model.bin": b"x", "below/more.safetensors": b"x"}
+    assert local(tmp_path, {**SHARDED, **unread}) == SHARDS
+
+
+def test_the_weights_of_a_directory_without_an_index(tmp_path: Path) -> None:
+    assert local(tmp_path, without(SHARDED, INDEX)) == SHARDS
+
+
+def test_a_directory_with_an_index_that_nobody_can_read(tmp_path: Path) -> None:
+    (tmp_path / INDEX).symlink_to("/dev/zero")
+    assert local(tmp_path, without(SHARDED, INDEX)) == []
+
+
+def test_a_directory_without_weights_and_none_at_all(tmp_path: Path) -> None:
+    assert local(tmp_path, {"config.json": b"{}"}) == []
+    assert local_weights(Repo("/proc/self/nothing/here")) == ["/proc/self/nothing/here"]
+
+
+def test_a_single_file(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"x")
+    assert local_weights(Repo(str(tmp_path / "model.gguf"))) == [str(tmp_path / "model.gguf")]

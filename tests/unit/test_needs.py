@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vllm_fsm.arguments import effective, flag_values, names_served_model
 from vllm_fsm.core.snapshot import Secret, Target
 from vllm_fsm.weights.hub_cache import RepoFolder
-from vllm_fsm.weights.needs import FORMATS, Needs, Repo, Role, needs
+from vllm_fsm.weights.needs import FORMATS, Needs, Repo, Role, local_models, needs
 
 TOKEN = "hf_" + "abcdefghijKLMNOP1234567890"
 LOCAL = {"/models/here", "models/here", "here", "./here", "/home/me/lora"}
@@ -422,3 +422,30 @@ def test_it_never_raises_and_no_path_leads_out(arguments: list[str]) -> None:
             if said is not None:
                 str(dict(said.params)).encode()
         repr(found)
+
+
+# --- models from here ------------------------------------------------------------------------------------------------
+
+
+def here(*arguments: str, model: str = "/models/here") -> list[tuple[str, str]]:
+    target = Target((model, *arguments), (), Secret("k"), model)
+    return [(repo.id, repo.load_format) for repo in local_models(target, exists=LOCAL.__contains__)]
+
+
+def test_models_that_are_read_from_paths() -> None:
+    assert here() == [("/models/here", "auto")]
+    assert here(model="org/m") == []
+    assert here("--spec-model", "here") == [("/models/here", "auto"), ("here", "auto")]
+    assert here("--spec-model", "here", model="org/m") == [("here", "auto")]
+
+
+def test_neither_tokenizers_nor_adapters_nor_what_is_not_there() -> None:
+    assert here("--tokenizer", "./here", "--lora-modules", "a=./here") == [("/models/here", "auto")]
+    assert here(model="/models/elsewhere") == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--load-format", "dummy"), ("--load-format", "tensorizer"), ("--ignore-patterns", "*.bin")]
+)
+def test_what_is_read_in_ways_that_are_not_followed(arguments: tuple[str, ...]) -> None:
+    assert here(*arguments) == []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from vllm_fsm.core.snapshot import Finding, Message
+from vllm_fsm.files import own
 from vllm_fsm.weights.hub_cache import RepoFolder
 from vllm_fsm.weights.needs import Needs, Repo, Role
 from vllm_fsm.weights.selection import NoWeights, elsewhere, foreign_code, index_shards, plain_files, weight_files
@@ -18,6 +20,8 @@ _CONFIGURATIONS: Final = {_CONFIG, "params.json", "adapter_config.json", "tokeni
 """One of these stands in every repository that vLLM reads."""
 _ADAPTER: Final = {"adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt"}
 """One of these stands in every adapter (`lora/lora_model.py`)."""
+_INDEX: Final = 64 * 1024 * 1024
+"""Bytes of an index that are read at most."""
 _NAMING_CODE: Final = (_CONFIG, "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 """Where Transformers looks for `auto_map`."""
 
@@ -71,10 +75,7 @@ def complete_commit(folder: RepoFolder, repo: Repo) -> str | None:
     listing = folder.listing(commit)
     known = listing.entries if listing is not None else None
     paths = list(known) if known is not None else folder.files(commit)
-
-    def shards(index: str) -> list[str]:
-        return index_shards(folder.read(commit, index) or b"")
-
+    shards = partial(_shards, folder, commit)
     try:
         wanted = {*plain_files(paths, repo.role), *weight_files(paths, repo, shards)}
     except NoWeights:
@@ -90,3 +91,34 @@ def complete_commit(folder: RepoFolder, repo: Repo) -> str | None:
     if repo.role is Role.ADAPTER and not there & _ADAPTER:
         return None
     return commit if there & _CONFIGURATIONS else None
+
+
+def weights(folder: RepoFolder, repo: Repo) -> list[str]:
+    """Return the paths of the weights that the cache holds for `repo`, in the order in which they are read.
+
+    Empty while it is not complete.
+    """
+    commit = complete_commit(folder, repo)
+    if commit is None:
+        return []
+    listing = folder.listing(commit)
+    paths = list(listing.entries) if listing is not None else folder.files(commit)
+    return [folder.snapshot(commit, path) for path in weight_files(paths, repo, partial(_shards, folder, commit))]
+
+
+def local_weights(repo: Repo) -> list[str]:
+    """Return the same of the file or directory that `repo` names."""
+    if not os.path.isdir(repo.id):
+        return [repo.id]
+    try:
+        names = [entry.name for entry in os.scandir(repo.id) if not entry.is_dir()]
+        chosen = weight_files(
+            names, repo, lambda index: index_shards(own.read(f"{repo.id}/{index}", _INDEX, follow=True))
+        )
+    except (OSError, NoWeights):
+        return []
+    return [os.path.join(repo.id, name) for name in chosen]
+
+
+def _shards(folder: RepoFolder, commit: str, index: str) -> list[str]:
+    return index_shards(folder.read(commit, index) or b"")

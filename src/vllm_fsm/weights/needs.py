@@ -120,6 +120,22 @@ def needs(
     return replace(found, repos=tuple(remote))
 
 
+def local_models(
+    target: Target, *, inherited: Mapping[str, str] = {}, exists: Callable[[str], bool] = os.path.exists
+) -> tuple[Repo, ...]:
+    """Return the models that starting `target` reads from paths here, where it is known which files those are.
+
+    `inherited` and `exists` are as for `needs`.
+    """
+    if _own_way(target.arguments, {**inherited, **dict(target.environment)}, exists):
+        return ()
+    return tuple(
+        repo
+        for repo in _named(target, target.arguments)
+        if repo.role is Role.MODEL and repo.load_format in FORMATS and _place(repo, exists) is _Place.HERE
+    )
+
+
 def _own_way(arguments: Sequence[str], environment: Mapping[str, str], exists: Callable[[str], bool]) -> str | None:
     """Say what makes the engine read things in a way that is not followed here, None if nothing does."""
     generation = _value(arguments, _GENERATION, "auto")

@@ -14,10 +14,11 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from vllm_fsm.adapters import memory
 from vllm_fsm.adapters.ports import Clock, Log
 from vllm_fsm.adapters.process import pidfd, pulse
 from vllm_fsm.adapters.process.attempt import Attempt
-from vllm_fsm.adapters.process.warm import memory, plan
+from vllm_fsm.adapters.process.warm import plan
 from vllm_fsm.adapters.process.warm.off import AUTO, DEFAULT, Times
 from vllm_fsm.adapters.process.warm.parent import VOLATILE
 from vllm_fsm.adapters.process.warm.spare import Broken, Spare

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vllm_fsm.adapters.process.warm import memory
-from vllm_fsm.adapters.process.warm.memory import Room
+from vllm_fsm.adapters import memory
+from vllm_fsm.adapters.memory import Room
 
 GIB = 1 << 30
 MEMINFO = "MemTotal:       {total} kB\nMemFree:        1 kB\nMemAvailable:   {free} kB\n"

@@ -1,0 +1,322 @@
+"""Weights in the real page cache: read by the real child, told by the real controller."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import hub_cache
+from support.controller import Controller
+from support.memory_group import joining, memory_group
+from support.page_cache import cool, resident
+from support.unprivileged import open_directory, unprivileged
+from support.wait import await_for, wait_for
+from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.memory import LEAST
+from vllm_fsm.adapters.process.warm.parent import LOWEST
+from vllm_fsm.adapters.readahead.readahead import ReadAhead
+from vllm_fsm.adapters.readahead.reader import Reader, cached
+from vllm_fsm.core.snapshot import Secret, Target
+
+MIB = 1 << 20
+SIZE = 24 * MIB
+FAST = {"settings": {"nudge_after": 0.2, "restart_first": 0.1, "kill_again": 0.5}}
+
+
+@pytest.fixture(autouse=True)
+def _disk(tmp_path: Path) -> None:
+    probe = tmp_path / "probe"
+    probe.write_bytes(b"x" * 4096)
+    try:
+        cool(probe)
+        descriptor = os.open(probe, os.O_RDONLY)
+        cached(descriptor, 0, 1)
+        os.close(descriptor)
+    except Exception as error:
+        pytest.skip(f"no disk with a page cache that can be asked at {tmp_path}: {error}")
+
+
+def weights(number: int = 0, size: int = SIZE) -> bytes:
+    return bytes([number % 256]) * size
+
+
+def model(models: Path, name: str, number: int = 0) -> list[Path]:
+    """Put a model of two shards into the cache, cold; return where its bytes lie."""
+    files = {
+        "config.json": b"{}",
+        "model-1.safetensors": weights(2 * number),
+        "model-2.safetensors": weights(2 * number + 1),
+        "pytorch_model.bin": weights(100 + number),
+    }
+    folder = hub_cache.keep(models, name, files)
+    snapshot = folder / "snapshots" / hub_cache.COMMIT
+    for blob in (folder / "blobs").iterdir():
+        cool(blob)
+    return [(snapshot / name).resolve() for name in files if name != "config.json"]
+
+
+def target(name: str | Path, *arguments: str) -> Target:
+    return Target((str(name), *arguments), (), Secret("k"), str(name))
+
+
+class Rig:
+    """What reads ahead, and what it says."""
+
+    def __init__(self, models: Path) -> None:
+        self.said: list[dict[str, Any]] = []
+        self.ahead = ReadAhead(clock=asyncio.get_running_loop().time, log=self.log, models=models, delay=0.0)
+
+    def log(self, event: str, /, **fields: Any) -> None:
+        self.said.append({"event": event, **fields})
+
+    async def line(self) -> dict[str, Any]:
+        await await_for(lambda: self.said, what="a line")
+        return self.said[-1]
+
+
+def play(models: Path, scenario: Callable[[Rig], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        rig = Rig(models)
+        await scenario(rig)
+        await rig.ahead.close()
+        assert children(os.getpid()) == []
+        assert len(rig.said) <= 1
+
+    asyncio.run(whole())
+
+
+def children(parent: int) -> list[int]:
+    return [p.pid for p in procfs.processes() if p.parent == parent and b"readahead/reader.py" in procfs.cmdline(p.pid)]
+
+
+def read(models: Path, what: Target) -> dict[str, Any]:
+    """Read ahead and return the line about it."""
+    lines = []
+
+    async def scenario(rig: Rig) -> None:
+        rig.ahead.expect(what)
+        lines.append(await rig.line())
+
+    play(models, scenario)
+    return lines[0]
+
+
+# --- cold, then cached -----------------------------------------------------------------------------------------------
+
+
+def test_the_weights_of_a_cached_model_become_resident_and_nothing_else(tmp_path: Path) -> None:
+    one, two, other = model(tmp_path, "org/m")
+    line = read(tmp_path, target("org/m"))
+    assert [resident(path) for path in (one, two)] == [SIZE, SIZE]
+    assert resident(other) == 0
+    assert (line["event"], line["bytes"], line["files"], line["complete"]) == ("weights-read-ahead", 2 * SIZE, 2, True)
+    assert 2 * SIZE <= line["from_disk"] < 3 * SIZE
+
+
+def test_what_is_cached_is_not_read_from_the_disk(tmp_path: Path) -> None:
+    for path in model(tmp_path, "org/m"):
+        path.read_bytes()
+    line = read(tmp_path, target("org/m"))
+    assert line["bytes"] == 2 * SIZE
+    assert line["from_disk"] < MIB
+
+
+def test_a_directory_of_weights(tmp_path: Path) -> None:
+    path = tmp_path / "local" / "model.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(weights())
+    cool(path)
+    assert read(tmp_path / "models", target(path.parent))["complete"]
+    assert resident(path) == SIZE
+
+
+def test_the_files_of_somebody_else(tmp_path: Path) -> None:
+    with open_directory() as folder:
+        path = folder / "model.safetensors"
+        path.write_bytes(weights(size=MIB))
+        cool(path)
+        said: list[dict[str, Any]] = []
+        reader = Reader(said.append, budget=lambda: 1 << 40)
+
+        def work() -> object:
+            reader.run([(str(path), "")])
+            return said[-1]
+
+        last = unprivileged(work)
+        assert isinstance(last, dict)
+        assert (last["bytes"], last["error"]) == (MIB, "")
+        assert resident(path) == MIB
+
+
+# --- bounds ----------------------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    """It would wait for ever."""
+
+
+def test_no_more_than_fits_is_read(tmp_path: Path) -> None:
+    one, two, _ = model(tmp_path, "org/m")
+    said: list[dict[str, Any]] = []
+
+    def sleep(_seconds: float) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        Reader(said.append, budget=lambda: 4 * MIB, sleep=sleep).run([(str(one), ""), (str(two), "")])
+    assert (said[-1]["bytes"], said[-1]["short"]) == (4 * MIB, True)
+    assert resident(one) >= 4 * MIB
+    assert resident(two) == 0  # the kernel's own readahead is within the file
+
+
+def test_the_limit_of_a_memory_cgroup_is_kept(tmp_path: Path) -> None:
+    size, room = 256 * MIB, 160 * MIB
+    path = tmp_path / "local" / "model.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(weights(size=size))
+    cool(path)
+    with memory_group() as group:
+        limit = next(group / name for name in ("memory.max", "memory.limit_in_bytes") if (group / name).exists())
+        limit.write_text(str(LEAST + room))
+        controller = Controller(tmp_path, overrides=FAST, prefix=joining(group))
+        with controller.serve(str(path.parent), RUDE_LISTEN_AFTER=5):
+            line = controller.says("weights-read-ahead")
+            controller.ready()
+            assert controller.stop() == 0
+    assert (line["why"], line["complete"]) == ("not enough free memory", False)
+    assert 0 < line["bytes"] <= resident(path) < room
+
+
+def test_a_huge_file_that_is_mostly_holes(tmp_path: Path) -> None:
+    path = tmp_path / "local" / "model.safetensors"
+    path.parent.mkdir()
+    with open(path, "wb") as file:
+        file.write(weights(size=MIB))
+        file.truncate(8 << 40)
+        os.pwrite(file.fileno(), b"end", (8 << 40) - 3)
+    line = read(tmp_path, target(path.parent))
+    assert line["complete"]
+    assert MIB < line["bytes"] <= 2 * MIB
+
+
+def test_what_is_no_file_is_said_and_left(tmp_path: Path) -> None:
+    folder = tmp_path / "local"
+    folder.mkdir()
+    os.mkfifo(folder / "a.safetensors")
+    (folder / "b.safetensors").write_bytes(weights())
+    cool(folder / "b.safetensors")
+    (folder / "c.safetensors").symlink_to("/dev/zero")
+    line = read(tmp_path, target(folder))
+    assert (line["why"], line["complete"], line["files"]) == ("a.safetensors: It is not a file", False, 1)
+    assert resident(folder / "b.safetensors") == SIZE
+
+
+def test_a_link_out_of_the_cache(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(weights())
+    cool(outside)
+    one, *_ = model(tmp_path / "models", "org/m")
+    one.unlink()
+    one.symlink_to(outside)
+    line = read(tmp_path / "models", target("org/m"))
+    assert line["why"] == "model-1.safetensors: A link leads elsewhere"
+    assert resident(outside) == 0
+
+
+def test_files_that_must_not_be_read(tmp_path: Path) -> None:
+    with open_directory() as folder:
+        path = folder / "model.safetensors"
+        path.write_bytes(b"x")
+        path.chmod(0)
+        said: list[dict[str, Any]] = []
+        reader = Reader(said.append, budget=lambda: 1 << 40)
+
+        def work() -> object:
+            reader.run([(str(path), "")])
+            return said[-1]
+
+        last = unprivileged(work)
+        assert isinstance(last, dict)
+        assert last["error"] == "model.safetensors: Permission denied"
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    line = read(tmp_path, target("org/m"))
+    assert (line["event"], line["why"]) == ("weights-not-read-ahead", "its files are not there")
+
+
+# --- an end ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signalled", [None, signal.SIGKILL])
+def test_a_child_that_hangs_or_dies_is_gone_when_nobody_wants_it(tmp_path: Path, signalled: int | None) -> None:
+    model(tmp_path, "org/m")
+
+    async def scenario(rig: Rig) -> None:
+        rig.ahead.expect(target("org/m"))
+        await await_for(lambda: children(os.getpid()), what="a child")
+        (child,) = children(os.getpid())
+        os.kill(child, signal.SIGSTOP)
+        if signalled is not None:
+            os.kill(child, signalled)
+            await rig.line()
+        rig.ahead.expect(None)
+        await await_for(lambda: not children(os.getpid()), what="no child")
+
+    play(tmp_path, scenario)
+
+
+# --- the controller --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def controller(tmp_path: Path) -> Iterator[Controller]:
+    with Controller(tmp_path, overrides=FAST) as controller:
+        yield controller
+
+
+def test_the_next_model_is_resident_before_its_engine_is_executed(controller: Controller) -> None:
+    models = controller.data / "models"
+    first = model(models, "org/one")
+    second = model(models, "org/two", 1)
+    controller.serve("org/one", RUDE_LISTEN_AFTER=1, RUDE_SIGTERM="slow:4")
+    controller.ready(1)
+    controller.says("weights-read-ahead", model="org/one")
+    assert [resident(path) for path in first] == [SIZE, SIZE, 0]
+    assert [resident(path) for path in second] == [0, 0, 0]  # a wish is not enough
+
+    controller.serve("org/two")
+    controller.says("weights-read-ahead", model="org/two", complete=True)
+    assert len(controller.events("engine-started")) == 1  # the first engine still drains
+    assert [resident(path) for path in second] == [SIZE, SIZE, 0]
+    controller.ready(2)
+    assert controller.stop() == 0
+
+
+def test_a_controller_that_is_killed_leaves_no_reader(controller: Controller) -> None:
+    model(controller.data / "models", "org/one")
+    controller.serve("org/one", RUDE_LISTEN_AFTER=30)
+    assert controller.process is not None
+    pid = controller.process.pid
+    (child,) = wait_for(lambda: children(pid), what="a child")
+    wait_for(lambda: os.getpriority(os.PRIO_PROCESS, child) == LOWEST, what="a child that knows its parent")
+    os.kill(child, signal.SIGSTOP)
+    controller.signal(signal.SIGKILL)
+    wait_for(lambda: (found := procfs.read(child)) is None or found.gone, what="the child's end")
+
+
+def test_the_engine_does_not_notice_a_reader_that_cannot_work(controller: Controller) -> None:
+    for path in model(controller.data / "models", "org/one")[:2]:
+        size = path.stat().st_size
+        path.unlink()
+        os.mkfifo(path)
+        assert size == SIZE
+    controller.serve("org/one")
+    controller.ready(1)
+    assert controller.stop() == 0
