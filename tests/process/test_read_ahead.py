@@ -136,25 +136,28 @@ def test_a_directory_of_weights(tmp_path: Path) -> None:
     assert resident(path) == SIZE
 
 
-def test_the_files_of_somebody_else(tmp_path: Path) -> None:
+def read_by_another_user(path: Path) -> dict[str, Any]:
+    """Read a file without our rights; return what is said last."""
+    said: list[dict[str, Any]] = []
+    reader = Reader(said.append, budget=lambda: 1 << 40)
+
+    def work() -> object:
+        reader.run([(str(path), "")])
+        return said[-1]
+
+    last = unprivileged(work)
+    assert isinstance(last, dict)
+    return last
+
+
+def test_the_files_of_somebody_else() -> None:
     with open_directory() as folder:
         path = folder / "model.safetensors"
         path.write_bytes(weights(size=MIB))
         cool(path)
-        said: list[dict[str, Any]] = []
-        reader = Reader(said.append, budget=lambda: 1 << 40)
-
-        def work() -> object:
-            reader.run([(str(path), "")])
-            return said[-1]
-
-        last = unprivileged(work)
-        assert isinstance(last, dict)
+        last = read_by_another_user(path)
         assert (last["bytes"], last["error"]) == (MIB, "")
         assert resident(path) == MIB
-
-
-# --- bounds ----------------------------------------------------------------------------------------------------------
 
 
 class Killed(Exception):
@@ -229,21 +232,12 @@ def test_a_link_out_of_the_cache(tmp_path: Path) -> None:
     assert resident(outside) == 0
 
 
-def test_files_that_must_not_be_read(tmp_path: Path) -> None:
+def test_files_that_must_not_be_read() -> None:
     with open_directory() as folder:
         path = folder / "model.safetensors"
         path.write_bytes(b"x")
         path.chmod(0)
-        said: list[dict[str, Any]] = []
-        reader = Reader(said.append, budget=lambda: 1 << 40)
-
-        def work() -> object:
-            reader.run([(str(path), "")])
-            return said[-1]
-
-        last = unprivileged(work)
-        assert isinstance(last, dict)
-        assert last["error"] == "model.safetensors: Permission denied"
+        assert read_by_another_user(path)["error"] == "model.safetensors: Permission denied"
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
