@@ -1,10 +1,12 @@
 """Shared memory of processes that had no time to clear up."""
 
 import contextlib
+import mmap
 import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 
@@ -51,3 +53,21 @@ def test_what_its_maker_maps_is_found_by_its_lasting_name_and_removed(maker):
     assert {path for path in paths if os.path.exists(path)} == paths
     assert set(segments.remove(held, since=procfs.wall_time(seen.start))) == paths
     assert not [path for path in paths if os.path.exists(path)]
+
+
+def test_a_process_with_many_mappings_is_read_line_by_line():
+    with contextlib.ExitStack() as stack:
+        for number in range(2000):
+            # Neighbours with other rights are no one mapping.
+            rights = mmap.PROT_READ if number % 2 else mmap.PROT_READ | mmap.PROT_WRITE
+            stack.enter_context(mmap.mmap(-1, mmap.PAGESIZE, prot=rights))
+        me = procfs.read(os.getpid())
+        size = sum(map(len, procfs.maps(me.pid)))
+        tracemalloc.start()
+        try:
+            segments.held_by([me])
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert size > 100_000
+    assert peak < size / 2

@@ -221,9 +221,9 @@ def shared_memory(*processes: Process) -> set[str]:
     """
     inodes = set()
     for process in processes:
-        for line in procfs.maps(process.pid).decode().splitlines():
+        for line in procfs.maps(process.pid):
             # address permissions offset device inode path
-            fields = line.split(None, 5)
+            fields = line.decode().rstrip().split(None, 5)
             if fields[-1].startswith("/dev/shm/"):
                 inodes.add(int(fields[4]))
     return {entry.path for entry in os.scandir("/dev/shm") if entry.inode() in inodes}

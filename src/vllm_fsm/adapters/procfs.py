@@ -7,6 +7,10 @@ import os
 import signal
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ESTABLISHED = b"01"
 """The state of a connection in `/proc/net/tcp`."""
 LOOPBACK_6 = b"00000000000000000000000001000000"
@@ -191,9 +195,16 @@ def environ(pid: int) -> bytes:
     return _content(f"/proc/{pid}/environ") or b""
 
 
-def maps(pid: int) -> bytes:
-    """Return `/proc/PID/maps`, empty when the process ended or may not be looked at."""
-    return _content(f"/proc/{pid}/maps") or b""
+def maps(pid: int) -> "Iterator[bytes]":
+    """Yield the lines of `/proc/PID/maps`, none when the process ended or may not be looked at.
+
+    One by one: an engine has thousands, and what is taken for a moment for all of them stays with the thread.
+    """
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as file:
+            yield from file
+    except OSError:
+        return
 
 
 def memory(pid: int) -> int:
