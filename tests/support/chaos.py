@@ -2,7 +2,7 @@
 
 What must come of an act follows from the files, and with a fallback from what was ready before: `Chaos.missing`.
 Whatever happened, it must come within `SETTLE` seconds, with one engine or none, no orphan, no zombie, the key as the
-file has it, and a log without gaps.
+file has it, a log without gaps, and times by the clock as it is set now.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ NOTICED = 0.4
 """Seconds after which an edit is noticed, on a busy machine too."""
 MOMENT = 0.3
 """Seconds that an act takes something away: the length of the act, in which nothing is waited for."""
+TIMELY = 10.0
+"""Seconds within which what is told goes by a clock that was set: twice a heartbeat of the health file."""
+INEXACT = 30.0
+"""Seconds by which a time may be off on a busy machine. The clock is set by hours."""
+HOURS = 48
+"""The furthest that the controller's wall clock is from the true one, either way."""
 PAUSE = (0.0, 0.05, 0.3)
 """Seconds between two acts of one cycle, at random."""
 SETTINGS = {
@@ -113,6 +120,9 @@ class Chaos:
         (self.root / "data").mkdir()
         if self.mounted:
             mount("-t", "tmpfs", "-o", "size=24m", "none", str(self.root / "data"))
+        self._wall = self.root / "wall"
+        self._offsets: list[float] = []
+        self.set_clock(0.0)
         self.controller = self._new()
         self.wanted: Choice | None = None
         """What the store asks for; None: nothing."""
@@ -125,9 +135,18 @@ class Chaos:
         """Those that were in force in this cycle."""
         self.cycle = 0
         self.history: list[str] = []
+        self._untried = list(dict.fromkeys(self._acts))
+        """Acts that come before any is chosen by chance."""
+        self.random.shuffle(self._untried)
         self._stranger: socket.socket | None = None
         self._told = "NoModel"
         """The state that the log came to."""
+        self._told_at = time.monotonic()
+        """When."""
+
+    @property
+    def _acts(self) -> tuple[Callable[[Chaos], None], ...]:
+        return LASTING if self.lasting else ACTS
 
     def _new(self) -> Controller:
         options: dict[str, Any] = {"engine": self.engine} if self.engine else {}
@@ -135,7 +154,8 @@ class Chaos:
         if self.fallback:
             flags += ["--fallback", "last-good"]
         settings = SETTINGS if self.engine else SETTINGS | IMPATIENT
-        return Controller(self.root, *flags, overrides={"settings": settings, "pace": PACE}, **options)
+        overrides = {"settings": settings, "pace": PACE, "wall": str(self._wall)}
+        return Controller(self.root, *flags, overrides=overrides, **options)
 
     def __enter__(self) -> Chaos:
         self.controller.start()
@@ -156,12 +176,13 @@ class Chaos:
     # --- one cycle -----------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
-        """Do one to three acts, then see that all is as it must be."""
+        """Do one to three acts, each kind once before any comes again, then see that all is as it must be."""
         self.cycle += 1
         self.history = []
         self.keys = {self.key}
+        del self._offsets[:-1]
         for _ in range(self.random.choice((1, 1, 2, 3))):
-            act = self.random.choice(LASTING if self.lasting else ACTS)
+            act = self._untried.pop() if self._untried else self.random.choice(self._acts)
             self.acts[act.__name__] += 1
             self.history.append(act.__name__)
             self.note_key()
@@ -256,7 +277,10 @@ class Chaos:
         log = "".join(controller.raw)
         for key in self.keys:
             self._must(key not in log, "a key is in the log")
-        self._read_log()
+        try:
+            wait_for(self._timely, TIMELY, "times by the clock as it is")
+        except AssertionError:
+            self._must(False, f"times by a clock that is {self._offsets[-1]:g} s ahead: {controller.health()}")
 
     def _read_log(self) -> None:
         """See that each transition of a life begins where the last one ended; then forget what was read.
@@ -265,16 +289,25 @@ class Chaos:
         """
         controller = self.controller
         count = len(controller.times)  # the last of the three that a line is added to
-        for line in controller.lines[:count]:
+        for line, at in zip(controller.lines[:count], controller.times, strict=False):
             self._must(line["event"] != "bug", f"a bug of ours: {line}")
             self._must(line["event"] != "not-json", f"no JSON in the log: {line}")
+            said = moment(line["time"]) - (time.time() - time.monotonic() + at)
+            self._must(any(abs(said - offset) < INEXACT for offset in self._offsets), f"not the time: {line}")
             if line["event"] == "started":
-                self._told = "NoModel"
+                self._told, self._told_at = "NoModel", at
             elif line["event"] == "transition":
                 self._must(line["from"] == self._told, f"a transition is missing before {line}")
-                self._told = line["to"]
+                self._must(abs(line["lasted"] - (at - self._told_at)) < INEXACT, f"it did not last so long: {line}")
+                self._told, self._told_at = line["to"], at
         for said in (controller.lines, controller.raw, controller.times):
             del said[:count]
+
+    def _timely(self) -> bool:
+        """Whether the health file says by the clock as it is set now since when the state lasts."""
+        self._read_log()
+        since = moment(self.controller.health()["since"]) - self._offsets[-1]
+        return abs(time.time() - since - (time.monotonic() - self._told_at)) < INEXACT
 
     def _must(self, holds: bool, promise: str) -> None:
         if not holds:
@@ -292,6 +325,13 @@ class Chaos:
         return Resources(len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task")), pss * 1024)
 
     # --- files ---------------------------------------------------------------------------------------------------
+
+    def set_clock(self, offset: float) -> None:
+        """Let the controller's wall clock be `offset` seconds ahead of the true one."""
+        self._offsets.append(offset)
+        new = self._wall.with_name(".wall.new")
+        new.write_text(str(offset))
+        new.rename(self._wall)
 
     def serve(self, *, rude: Mapping[str, object] | None = None, in_place: bool = False) -> None:
         """Choose other arguments."""
@@ -324,6 +364,11 @@ class Chaos:
         """Start the controller anew over what the last one left."""
         self.controller.start()
         self.controller.says("started", self.settle)
+
+
+def moment(text: str) -> float:
+    """Return the seconds since 1970 of a time as RFC 3339 has it."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 def wait_gone(processes: list[procfs.Process]) -> bool:
@@ -515,6 +560,11 @@ def cannot_be_served(chaos: Chaos, rude: Mapping[str, object], reason: str) -> N
     chaos.serve()
 
 
+def step_clock(chaos: Chaos) -> None:
+    """Set the controller's wall clock to another time, hours ahead or behind."""
+    chaos.set_clock(3600.0 * chaos.random.randint(-HOURS, HOURS))
+
+
 def fill_volume(chaos: Chaos) -> None:
     """No byte is left on the volume for a while."""
     if not chaos.mounted:
@@ -547,6 +597,6 @@ ACTS: tuple[Callable[[Chaos], None], ...] = (
     *(kill_engine, kill_engine, kill_member, stop_engine_for_a_moment, stop_controller_for_a_moment),
     *(kill_guardian, kill_controller, restart_controller, hang_up, second_controller),
     *(steal_port, steal_port_of_the_next, unknown_model_and_back, fill_volume, write_protect_volume),
-    *(refused_choice_and_another, hanging_choice_and_another),
+    *(refused_choice_and_another, hanging_choice_and_another, step_clock),
 )
 LASTING = tuple(act for act in ACTS if act not in (kill_controller, restart_controller))

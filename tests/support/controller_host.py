@@ -1,13 +1,41 @@
-"""`vllm-fsm` with settings that have no flag: `controller_host.py '{"settings": {…}, "pace": {…}}' run …`."""
+"""`vllm-fsm` with settings that have no flag: `controller_host.py '{"settings": {…}, "pace": {…}}' run …`.
+
+`wall` names a file with the seconds by which the wall clock of this process is wrong. It is read whenever Python asks
+for the time of day; the kernel, which stamps files, and other processes go by the true clock.
+"""
 
 import asyncio
+import datetime
 import json
 import sys
+import time
+from pathlib import Path
 
-from vllm_fsm import app
-from vllm_fsm.cli import run
-from vllm_fsm.cli.parser import parser
+true_time = time.time
+
+
+class SteppedDatetime(datetime.datetime):
+    """Asks the clock below for now, as `datetime` itself asks the kernel."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(time.time(), tz)
+
+
+def step_by(path):
+    """Let the clock follow the file at `path`."""
+    time.time = lambda: true_time() + float(Path(path).read_text())
+    datetime.datetime = SteppedDatetime
+
 
 overrides = json.loads(sys.argv[1])
+if wall := overrides.pop("wall", None):
+    step_by(wall)
+
+# From here on everybody takes the clock that is there now.
+from vllm_fsm import app  # noqa: E402
+from vllm_fsm.cli import run  # noqa: E402
+from vllm_fsm.cli.parser import parser  # noqa: E402
+
 arguments = parser().parse_args(sys.argv[2:])
 sys.exit(run.guarded(lambda: asyncio.run(app.run(run.config(arguments), **overrides))))
