@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from support.wait import wait_for
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.process import segments
+from vllm_fsm.adapters.process.marks import Mark
+from vllm_fsm.adapters.process.purge import Purge
 
 MAKER = """
 import multiprocessing, os, sys
@@ -29,7 +32,7 @@ def maker():
     """A process with a semaphore and shared memory of Python's kind: itself, their paths, and its tracker."""
     command = [sys.executable, "-c", MAKER]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, **pipes, text=True) as process:
+    with subprocess.Popen(command, **pipes, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         semaphore, memory, tracker = process.stdout.readline().split()
         paths = {f"/dev/shm/sem.{semaphore.lstrip('/')}", f"/dev/shm/{memory.lstrip('/')}"}
@@ -71,3 +74,19 @@ def test_a_process_with_many_mappings_is_read_line_by_line():
             tracemalloc.stop()
     assert size > 100_000
     assert peak < size / 2
+
+
+@pytest.mark.parametrize("step", [86_400.0, -86_400.0])
+def test_what_was_left_is_removed_although_the_clock_was_set_since(maker, monkeypatch, tmp_path, step):
+    process, paths, _ = maker
+    purge = Purge(Mark.of_child(process.pid, pipe=0, tmpdir=str(tmp_path)), watched=True)
+    assert {member.pid for member in purge.look()} >= {process.pid}
+    for member in purge.look():
+        os.kill(member.pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not purge.look(), 5.0, "all of them end")
+    assert {path for path in paths if os.path.exists(path)} == paths
+    true_time = time.time
+    monkeypatch.setattr(time, "time", lambda: true_time() + step)
+    purge.finish()
+    assert not [path for path in paths if os.path.exists(path)]
