@@ -15,14 +15,16 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 from support.controller import Controller
@@ -43,6 +45,8 @@ INEXACT = 30.0
 """Seconds by which a time may be off on a busy machine. The clock is set by hours."""
 HOURS = 48
 """The furthest that the controller's wall clock is from the true one, either way."""
+LOOKS = 9
+"""Looks at what a controller holds, a moment apart."""
 PAUSE = (0.0, 0.05, 0.3)
 """Seconds between two acts of one cycle, at random."""
 SETTINGS = {
@@ -91,7 +95,11 @@ class Resources:
     descriptors: int
     threads: int
     pss: int
-    """Bytes."""
+    """Bytes; pages that other processes have as well count in parts."""
+    own: int
+    """Bytes that no file has: what it allocated."""
+    files: int
+    """Bytes of mapped files in memory, whole, whoever else has them."""
 
 
 @dataclass
@@ -146,7 +154,11 @@ class Chaos:
 
     @property
     def _acts(self) -> tuple[Callable[[Chaos], None], ...]:
-        return LASTING if self.lasting else ACTS
+        left_out: list[Callable[[Chaos], None]] = []
+        left_out += REPLACING if self.lasting else ()
+        left_out += () if self.mounted else ON_VOLUME
+        left_out += RUDE if self.engine else ()
+        return tuple(act for act in ACTS if act not in left_out)
 
     def _new(self) -> Controller:
         options: dict[str, Any] = {"engine": self.engine} if self.engine else {}
@@ -317,21 +329,35 @@ class Chaos:
         return "".join(line for line in self.controller.raw[-60:] if '"engine-output"' not in line)
 
     def resources(self) -> Resources:
-        """What the controller holds now."""
+        """What the controller holds beside an engine that is ready: medians, as probes come and go."""
+        self.relent()
+        self.serve()
+        self.settles()
+        seen = []
+        for _ in range(LOOKS):
+            seen.append(self._held())
+            time.sleep(MOMENT)
+        return Resources(*(median_low(values) for values in zip(*map(astuple, seen), strict=True)))
+
+    def _held(self) -> Resources:
         assert self.controller.process is not None
-        pid = self.controller.process.pid
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-        return Resources(len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task")), pss * 1024)
+        proc = Path(f"/proc/{self.controller.process.pid}")
+        rollup = {}
+        for line in (proc / "smaps_rollup").read_text().splitlines()[1:]:
+            name, size, _ = line.split()
+            rollup[name] = int(size) * 1024
+        own = rollup["Anonymous:"]
+        files = rollup["Rss:"] - own
+        return Resources(len(os.listdir(proc / "fd")), len(os.listdir(proc / "task")), rollup["Pss:"], own, files)
 
     # --- files ---------------------------------------------------------------------------------------------------
 
     def set_clock(self, offset: float) -> None:
         """Let the controller's wall clock be `offset` seconds ahead of the true one."""
         self._offsets.append(offset)
-        new = self._wall.with_name(".wall.new")
-        new.write_text(str(offset))
-        new.rename(self._wall)
+        file = os.open(self._wall, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.pwrite(file, struct.pack("d", offset), 0)  # in place: never empty
+        os.close(file)
 
     def serve(self, *, rude: Mapping[str, object] | None = None, in_place: bool = False) -> None:
         """Choose other arguments."""
@@ -540,8 +566,6 @@ def hanging_choice_and_another(chaos: Chaos) -> None:
 
 def cannot_be_served(chaos: Chaos, rude: Mapping[str, object], reason: str) -> None:
     """Choose what fails for good, after something that was ready or after nothing; then something else."""
-    if chaos.engine:
-        return
     chaos.relent()
     chaos.random.choice((edit, clear))(chaos)
     chaos.settles()
@@ -567,8 +591,6 @@ def step_clock(chaos: Chaos) -> None:
 
 def fill_volume(chaos: Chaos) -> None:
     """No byte is left on the volume for a while."""
-    if not chaos.mounted:
-        return
     limits = os.statvfs(chaos.root / "data")
     size = limits.f_bavail * limits.f_frsize
     filler = chaos.root / "data" / "filler"
@@ -582,8 +604,6 @@ def fill_volume(chaos: Chaos) -> None:
 
 def write_protect_volume(chaos: Chaos) -> None:
     """The volume can only be read for a while."""
-    if not chaos.mounted:
-        return
     data = str(chaos.root / "data")
     subprocess.run(("mount", "-o", "remount,ro", data), check=False, stderr=subprocess.DEVNULL)
     kill_engine(chaos)
@@ -599,4 +619,8 @@ ACTS: tuple[Callable[[Chaos], None], ...] = (
     *(steal_port, steal_port_of_the_next, unknown_model_and_back, fill_volume, write_protect_volume),
     *(refused_choice_and_another, hanging_choice_and_another, step_clock),
 )
-LASTING = tuple(act for act in ACTS if act not in (kill_controller, restart_controller))
+REPLACING = (kill_controller, restart_controller)
+ON_VOLUME = (fill_volume, write_protect_volume)
+"""What needs `Chaos.mounted`."""
+RUDE = (refused_choice_and_another, hanging_choice_and_another)
+"""What needs the rude fake engine."""

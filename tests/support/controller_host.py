@@ -1,15 +1,18 @@
 """`vllm-fsm` with settings that have no flag: `controller_host.py '{"settings": {…}, "pace": {…}}' run …`.
 
-`wall` names a file with the seconds by which the wall clock of this process is wrong. It is read whenever Python asks
-for the time of day; the kernel, which stamps files, and other processes go by the true clock.
+`wall` names a file with the seconds, a C double, by which the wall clock of this process is wrong. It is read whenever
+Python asks for the time of day; the kernel, which stamps files, and other processes go by the true clock.
 """
 
 import asyncio
 import datetime
 import json
+import os
+import struct
 import sys
 import time
-from pathlib import Path
+
+SECONDS = struct.Struct("d")
 
 true_time = time.time
 
@@ -24,7 +27,9 @@ class SteppedDatetime(datetime.datetime):
 
 def step_by(path):
     """Let the clock follow the file at `path`."""
-    time.time = lambda: true_time() + float(Path(path).read_text())
+    # No more than this, as it is asked for each line of the log and must not be seen in what the controller holds.
+    file = os.open(path, os.O_RDONLY)
+    time.time = lambda: true_time() + SECONDS.unpack(os.pread(file, SECONDS.size, 0))[0]
     datetime.datetime = SteppedDatetime
 
 
