@@ -106,9 +106,10 @@ def run(seed: int, cycles: int, real: bool = False) -> Outcome:
             for number in range(1, cycles + 1):
                 chaos.turn()
                 outcome.cycles = number
-                if chaos.lasting and number in (EARLY, cycles):
-                    outcome.late = chaos.resources()
-                    outcome.early = outcome.early or outcome.late
+                if chaos.lasting and number == EARLY < cycles:
+                    outcome.early = chaos.resources()
+            if outcome.early:
+                outcome.late = chaos.resources()
     except Unsettled as error:
         outcome.failure = str(error)
     except Exception:
