@@ -60,11 +60,15 @@ PSS counts a page in parts where other processes have it too, so that it follows
 has at the moment. Therefore its two sides are judged and not their sum: what the controller allocated, and the pages of
 files counted whole.
 
-What comes once is there before the first look: modules that only a rare act needs, the patterns of
-`diagnosis/causes.py`, each compiled when a line gets as far as that. No thread is kept for what is done beside the
-event loop, nor what belonged to an engine that has ended, but for the time of a heartbeat. What may grow has a bound:
-lines that wait for the log's reader, 4 MiB; secrets that are still redacted after they were replaced, 100; of one
-engine start what `diagnosis/` keeps of its output. The history of transitions and what engines printed are in files.
+What comes once is there before the first look. One such thing takes hundreds of engine starts to come by itself: the
+interpreter's table of names, such as those of files, is made anew when it is full of names that have gone; it takes a
+megabyte then, and stays so. Names that come and go before the controller starts bring that about here.
+
+No thread is kept for what is done beside the event loop, nor what belonged to an engine that has ended, but for the
+time of a heartbeat. What may grow has a bound: lines that wait for the log's reader, 4 MiB; secrets that are still
+redacted after they were replaced, 100; the patterns of `diagnosis/causes.py`, each compiled when it is first needed,
+0.1 MB; of one engine start what `diagnosis/` keeps of its output. The history of transitions and what engines printed
+are in files.
 
 ## With the real vLLM
 

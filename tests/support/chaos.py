@@ -45,6 +45,8 @@ INEXACT = 30.0
 """Seconds by which a time may be off on a busy machine. The clock is set by hours."""
 HOURS = 48
 """The furthest that the controller's wall clock is from the true one, either way."""
+AGED = 100_000
+"""Names that come and go in a controller before its life, if what it holds is compared over time."""
 LOOKS = 9
 """Looks at what a controller holds, a moment apart."""
 PAUSE = (0.0, 0.05, 0.3)
@@ -166,7 +168,7 @@ class Chaos:
         if self.fallback:
             flags += ["--fallback", "last-good"]
         settings = SETTINGS if self.engine else SETTINGS | IMPATIENT
-        overrides = {"settings": settings, "pace": PACE, "wall": str(self._wall)}
+        overrides = {"settings": settings, "pace": PACE, "wall": str(self._wall), "aged": AGED if self.lasting else 0}
         return Controller(self.root, *flags, overrides=overrides, **options)
 
     def __enter__(self) -> Chaos:

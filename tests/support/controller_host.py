@@ -2,6 +2,9 @@
 
 `wall` names a file with the seconds, a C double, by which the wall clock of this process is wrong. It is read whenever
 Python asks for the time of day; the kernel, which stamps files, and other processes go by the true clock.
+
+`aged` lets so many names come and go first, as they do in a long life. CPython's table of interned strings is made
+anew when it is full of names that have gone, of a megabyte then, and from the second time on its size stays.
 """
 
 import asyncio
@@ -42,5 +45,7 @@ from vllm_fsm import app  # noqa: E402
 from vllm_fsm.cli import run  # noqa: E402
 from vllm_fsm.cli.parser import parser  # noqa: E402
 
+for number in range(overrides.pop("aged", 0)):
+    sys.intern(f"name {number}")
 arguments = parser().parse_args(sys.argv[2:])
 sys.exit(run.guarded(lambda: asyncio.run(app.run(run.config(arguments), **overrides))))
