@@ -282,7 +282,7 @@ class Chaos(Controller):
         self.wrong["environment"] += bool(differ - {"VLLM_API_KEY"})
         self.wrong["version"] += facts["version"] != self.version
         ours = {health["pid"], self._parent()}
-        known = self.sessions | {line["pid"] for line in tuple(self.lines) if line["event"] == "warm-parent-ready"}
+        known = set(self.sessions) | {line["pid"] for line in tuple(self.lines) if line["event"] == "warm-parent-ready"}
 
         def orphans() -> list[procfs.Process]:
             return [p for p in procfs.processes() if p.session in known - ours and not p.gone]

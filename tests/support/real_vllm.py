@@ -255,7 +255,7 @@ class Census:
     @property
     def engines(self) -> list[set[int]]:
         """The engines that lived at each look, without repetitions. A session's number is known once it was logged."""
-        ours = self._controller.sessions
+        ours = set(self._controller.sessions)
         looks: list[set[int]] = []
         for seen in self._seen:
             if not looks or looks[-1] != seen & ours:
