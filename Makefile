@@ -90,8 +90,8 @@ situations: $(READY)  ## visit every situation that can be reached, at most MINU
 mutations: $(READY)  ## make deliberate defects in core/; which tier finds each
 	$(BIN)/python benchmarks/mutations.py
 
-chaos: $(READY)  ## a thousand cycles of random acts on a real controller
-	$(BIN)/python benchmarks/chaos.py
+chaos: vllm  ## a thousand cycles of random acts on a real controller, and ten with the real vLLM
+	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python benchmarks/chaos.py
 
 bench: vllm  ## every figure of the README, in docs/figures.md
 	VLLM_FSM_TEST_VLLM=$(VLLM) $(BIN)/python benchmarks/all.py

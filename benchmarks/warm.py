@@ -339,7 +339,7 @@ class Chaos(Controller):
     def left(self, ours: Container[int | None] = ()) -> list[procfs.Process]:
         """What still runs of all engines and parents that there were, but those of the sessions `ours`."""
         parents = {line["pid"] for line in tuple(self.lines) if line["event"] == "warm-parent-ready"}
-        known = self.sessions | self.hit | parents
+        known = {*self.sessions, *self.hit, *parents}
         return [p for p in procfs.processes() if p.session in known and p.session not in ours and not p.gone]
 
     def asked(self) -> dict[str, str] | None:

@@ -35,6 +35,7 @@ from vllm_fsm.core.loading import loading
 from vllm_fsm.core.snapshot import Snapshot, Target
 from vllm_fsm.core.states import Download, Engine, Service
 from vllm_fsm.driver import Driver
+from vllm_fsm.garbage import Garbage
 from vllm_fsm.history import History
 from vllm_fsm.last_words import forbid_core_dumps, redact_tracebacks
 from vllm_fsm.lock import DirectoryLock
@@ -207,6 +208,7 @@ class Controller:
         self.health = HealthFile(config.run_dir, self._health, self.log)
         self.history = History(config.state)
         self.record = Record(config.state)
+        self.garbage = Garbage()
         self.engine.warm.changed = self.health.write
         self._unrecorded: int | None = None
         """The start of which a line could not be recorded."""
@@ -327,6 +329,7 @@ class Controller:
             if lost:
                 self.log("log-lines-lost", count=lost)
             self.health.beat()
+            self.garbage.collect()
 
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Keep `work` running: what fails in it is logged, and it begins anew."""

@@ -28,7 +28,8 @@ FIELDS = ["time", "event", "trigger", "from", "to", "reason", "message", "lasted
 
 @pytest.fixture(scope="module")
 def life():
-    with Service("--log-format", "json", overrides=FIRST_LIFE) as service:
+    # Four processes, and nothing else: `test_real_warm_start` has the others.
+    with Service("--warm", "off", "--log-format", "json", overrides=FIRST_LIFE) as service:
         service.until("NoModel")
         service.wish(256)
         service.comes_up(0)

@@ -224,7 +224,7 @@ def test_the_key_is_not_in_the_parent(script: Path) -> None:
         await rig.serving(target())
         pid = await rig.warmed(target())
         memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
-        for line in procfs.maps(pid).decode().splitlines():
+        for line in map(bytes.decode, procfs.maps(pid)):
             where, access, *_ = line.split()
             if "r" not in access or "[vvar" in line or "[vsyscall]" in line:
                 continue

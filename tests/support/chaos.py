@@ -2,7 +2,7 @@
 
 What must come of an act follows from the files, and with a fallback from what was ready before: `Chaos.missing`.
 Whatever happened, it must come within `SETTLE` seconds, with one engine or none, no orphan, no zombie, the key as the
-file has it, and a log without gaps.
+file has it, a log without gaps, and times by the clock as it is set now.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from datetime import datetime
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 from support.controller import Controller
@@ -36,6 +39,16 @@ NOTICED = 0.4
 """Seconds after which an edit is noticed, on a busy machine too."""
 MOMENT = 0.3
 """Seconds that an act takes something away: the length of the act, in which nothing is waited for."""
+TIMELY = 10.0
+"""Seconds within which what is told goes by a clock that was set: twice a heartbeat of the health file."""
+INEXACT = 30.0
+"""Seconds by which a time may be off on a busy machine. The clock is set by hours."""
+HOURS = 48
+"""The furthest that the controller's wall clock is from the true one, either way."""
+AGED = 100_000
+"""Names that come and go in a controller before its life, if what it holds is compared over time."""
+LOOKS = 9
+"""Looks at what a controller holds, a moment apart."""
 PAUSE = (0.0, 0.05, 0.3)
 """Seconds between two acts of one cycle, at random."""
 SETTINGS = {
@@ -84,7 +97,11 @@ class Resources:
     descriptors: int
     threads: int
     pss: int
-    """Bytes."""
+    """Bytes; pages that other processes have as well count in parts."""
+    own: int
+    """Bytes that no file has: what it allocated."""
+    files: int
+    """Bytes of mapped files in memory, whole, whoever else has them."""
 
 
 @dataclass
@@ -113,6 +130,9 @@ class Chaos:
         (self.root / "data").mkdir()
         if self.mounted:
             mount("-t", "tmpfs", "-o", "size=24m", "none", str(self.root / "data"))
+        self._wall = self.root / "wall"
+        self._offsets: list[float] = []
+        self.set_clock(0.0)
         self.controller = self._new()
         self.wanted: Choice | None = None
         """What the store asks for; None: nothing."""
@@ -125,9 +145,22 @@ class Chaos:
         """Those that were in force in this cycle."""
         self.cycle = 0
         self.history: list[str] = []
+        self._untried = list(dict.fromkeys(self._acts))
+        """Acts that come before any is chosen by chance."""
+        self.random.shuffle(self._untried)
         self._stranger: socket.socket | None = None
         self._told = "NoModel"
         """The state that the log came to."""
+        self._told_at = time.monotonic()
+        """When."""
+
+    @property
+    def _acts(self) -> tuple[Callable[[Chaos], None], ...]:
+        left_out: list[Callable[[Chaos], None]] = []
+        left_out += REPLACING if self.lasting else ()
+        left_out += () if self.mounted else ON_VOLUME
+        left_out += RUDE if self.engine else ()
+        return tuple(act for act in ACTS if act not in left_out)
 
     def _new(self) -> Controller:
         options: dict[str, Any] = {"engine": self.engine} if self.engine else {}
@@ -135,7 +168,8 @@ class Chaos:
         if self.fallback:
             flags += ["--fallback", "last-good"]
         settings = SETTINGS if self.engine else SETTINGS | IMPATIENT
-        return Controller(self.root, *flags, overrides={"settings": settings, "pace": PACE}, **options)
+        overrides = {"settings": settings, "pace": PACE, "wall": str(self._wall), "aged": AGED if self.lasting else 0}
+        return Controller(self.root, *flags, overrides=overrides, **options)
 
     def __enter__(self) -> Chaos:
         self.controller.start()
@@ -156,12 +190,13 @@ class Chaos:
     # --- one cycle -----------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
-        """Do one to three acts, then see that all is as it must be."""
+        """Do one to three acts, each kind once before any comes again, then see that all is as it must be."""
         self.cycle += 1
         self.history = []
         self.keys = {self.key}
+        del self._offsets[:-1]
         for _ in range(self.random.choice((1, 1, 2, 3))):
-            act = self.random.choice(LASTING if self.lasting else ACTS)
+            act = self._untried.pop() if self._untried else self.random.choice(self._acts)
             self.acts[act.__name__] += 1
             self.history.append(act.__name__)
             self.note_key()
@@ -256,7 +291,12 @@ class Chaos:
         log = "".join(controller.raw)
         for key in self.keys:
             self._must(key not in log, "a key is in the log")
-        self._read_log()
+        try:
+            wait_for(self._timely, TIMELY, "times by the clock as it is")
+        except Unsettled:
+            raise
+        except AssertionError:
+            self._must(False, f"times by a clock that is {self._offsets[-1]:g} s ahead: {controller.health()}")
 
     def _read_log(self) -> None:
         """See that each transition of a life begins where the last one ended; then forget what was read.
@@ -265,16 +305,25 @@ class Chaos:
         """
         controller = self.controller
         count = len(controller.times)  # the last of the three that a line is added to
-        for line in controller.lines[:count]:
+        for line, at in zip(controller.lines[:count], controller.times, strict=False):
             self._must(line["event"] != "bug", f"a bug of ours: {line}")
             self._must(line["event"] != "not-json", f"no JSON in the log: {line}")
+            said = moment(line["time"]) - (time.time() - time.monotonic() + at)
+            self._must(any(abs(said - offset) < INEXACT for offset in self._offsets), f"not the time: {line}")
             if line["event"] == "started":
-                self._told = "NoModel"
+                self._told, self._told_at = "NoModel", at
             elif line["event"] == "transition":
                 self._must(line["from"] == self._told, f"a transition is missing before {line}")
-                self._told = line["to"]
+                self._must(abs(line["lasted"] - (at - self._told_at)) < INEXACT, f"it did not last so long: {line}")
+                self._told, self._told_at = line["to"], at
         for said in (controller.lines, controller.raw, controller.times):
             del said[:count]
+
+    def _timely(self) -> bool:
+        """Whether the health file says by the clock as it is set now since when the state lasts."""
+        self._read_log()
+        lasted = time.time() + self._offsets[-1] - moment(self.controller.health()["since"])
+        return abs(lasted - (time.monotonic() - self._told_at)) < INEXACT
 
     def _must(self, holds: bool, promise: str) -> None:
         if not holds:
@@ -284,14 +333,35 @@ class Chaos:
         return "".join(line for line in self.controller.raw[-60:] if '"engine-output"' not in line)
 
     def resources(self) -> Resources:
-        """What the controller holds now."""
+        """What the controller holds beside an engine that is ready: medians, as probes come and go."""
+        self.relent()
+        self.serve()
+        self.settles()
+        seen = []
+        for _ in range(LOOKS):
+            seen.append(self._held())
+            time.sleep(MOMENT)
+        return Resources(*(median_low(values) for values in zip(*map(astuple, seen), strict=True)))
+
+    def _held(self) -> Resources:
         assert self.controller.process is not None
-        pid = self.controller.process.pid
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-        return Resources(len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task")), pss * 1024)
+        proc = Path(f"/proc/{self.controller.process.pid}")
+        rollup = {}
+        for line in (proc / "smaps_rollup").read_text().splitlines()[1:]:
+            name, size, _ = line.split()
+            rollup[name] = int(size) * 1024
+        own = rollup["Anonymous:"]
+        files = rollup["Rss:"] - own
+        return Resources(len(os.listdir(proc / "fd")), len(os.listdir(proc / "task")), rollup["Pss:"], own, files)
 
     # --- files ---------------------------------------------------------------------------------------------------
+
+    def set_clock(self, offset: float) -> None:
+        """Let the controller's wall clock be `offset` seconds ahead of the true one."""
+        self._offsets.append(offset)
+        file = os.open(self._wall, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.pwrite(file, struct.pack("d", offset), 0)  # in place: never empty
+        os.close(file)
 
     def serve(self, *, rude: Mapping[str, object] | None = None, in_place: bool = False) -> None:
         """Choose other arguments."""
@@ -324,6 +394,11 @@ class Chaos:
         """Start the controller anew over what the last one left."""
         self.controller.start()
         self.controller.says("started", self.settle)
+
+
+def moment(text: str) -> float:
+    """Return the seconds since 1970 of a time as RFC 3339 has it."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 def wait_gone(processes: list[procfs.Process]) -> bool:
@@ -495,8 +570,6 @@ def hanging_choice_and_another(chaos: Chaos) -> None:
 
 def cannot_be_served(chaos: Chaos, rude: Mapping[str, object], reason: str) -> None:
     """Choose what fails for good, after something that was ready or after nothing; then something else."""
-    if chaos.engine:
-        return
     chaos.relent()
     chaos.random.choice((edit, clear))(chaos)
     chaos.settles()
@@ -515,10 +588,13 @@ def cannot_be_served(chaos: Chaos, rude: Mapping[str, object], reason: str) -> N
     chaos.serve()
 
 
+def step_clock(chaos: Chaos) -> None:
+    """Set the controller's wall clock to another time, hours ahead or behind."""
+    chaos.set_clock(3600.0 * chaos.random.randint(-HOURS, HOURS))
+
+
 def fill_volume(chaos: Chaos) -> None:
     """No byte is left on the volume for a while."""
-    if not chaos.mounted:
-        return
     limits = os.statvfs(chaos.root / "data")
     size = limits.f_bavail * limits.f_frsize
     filler = chaos.root / "data" / "filler"
@@ -532,8 +608,6 @@ def fill_volume(chaos: Chaos) -> None:
 
 def write_protect_volume(chaos: Chaos) -> None:
     """The volume can only be read for a while."""
-    if not chaos.mounted:
-        return
     data = str(chaos.root / "data")
     subprocess.run(("mount", "-o", "remount,ro", data), check=False, stderr=subprocess.DEVNULL)
     kill_engine(chaos)
@@ -547,6 +621,10 @@ ACTS: tuple[Callable[[Chaos], None], ...] = (
     *(kill_engine, kill_engine, kill_member, stop_engine_for_a_moment, stop_controller_for_a_moment),
     *(kill_guardian, kill_controller, restart_controller, hang_up, second_controller),
     *(steal_port, steal_port_of_the_next, unknown_model_and_back, fill_volume, write_protect_volume),
-    *(refused_choice_and_another, hanging_choice_and_another),
+    *(refused_choice_and_another, hanging_choice_and_another, step_clock),
 )
-LASTING = tuple(act for act in ACTS if act not in (kill_controller, restart_controller))
+REPLACING = (kill_controller, restart_controller)
+ON_VOLUME = (fill_volume, write_protect_volume)
+"""What needs `Chaos.mounted`."""
+RUDE = (refused_choice_and_another, hanging_choice_and_another)
+"""What needs the rude fake engine."""

@@ -54,7 +54,8 @@ class Controller:
         self.times: list[float] = []
         self.raw: list[str] = []
         self.process: subprocess.Popen[str] | None = None
-        self.sessions: set[int] = set()
+        self.sessions: dict[int, int | None] = {}
+        """Those of the engines, and when their leaders started; None for one that had ended already."""
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -90,7 +91,8 @@ class Controller:
                 except ValueError:
                     fields = {"event": "not-json", "line": line}
                 if fields.get("event") == "engine-started":
-                    self.sessions.add(fields["pid"])
+                    leader = procfs.read(fields["pid"])
+                    self.sessions[fields["pid"]] = leader.start if leader is not None else None
                 self.lines.append(fields)
                 self.times.append(now)
 
@@ -126,7 +128,12 @@ class Controller:
         """The processes that are left of any engine of ours."""
         mark = str(self.data).encode()
         found = []
-        for process in procfs.processes():
+        processes = procfs.processes()
+        for process in processes:
+            # A number that was given anew is no session of ours any more.
+            if process.pid in self.sessions and process.start != self.sessions[process.pid]:
+                del self.sessions[process.pid]
+        for process in processes:
             if process.gone:
                 continue
             with contextlib.suppress(OSError):

@@ -1,6 +1,5 @@
 """An EngineProcess with everything round it that a test needs, and a look for leaks at its end."""
 
-import asyncio
 import os
 import shutil
 import tempfile
@@ -76,7 +75,6 @@ class Rig:
             self.events.append(event)
 
     async def __aenter__(self) -> "Rig":
-        await asyncio.to_thread(int)  # the loop's own thread and descriptors exist from here on
         self._before = descriptors()
         await self.engine.recover()
         return self

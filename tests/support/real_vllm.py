@@ -221,9 +221,9 @@ def shared_memory(*processes: Process) -> set[str]:
     """
     inodes = set()
     for process in processes:
-        for line in procfs.maps(process.pid).decode().splitlines():
+        for line in procfs.maps(process.pid):
             # address permissions offset device inode path
-            fields = line.split(None, 5)
+            fields = line.decode().rstrip().split(None, 5)
             if fields[-1].startswith("/dev/shm/"):
                 inodes.add(int(fields[4]))
     return {entry.path for entry in os.scandir("/dev/shm") if entry.inode() in inodes}
@@ -255,7 +255,7 @@ class Census:
     @property
     def engines(self) -> list[set[int]]:
         """The engines that lived at each look, without repetitions. A session's number is known once it was logged."""
-        ours = self._controller.sessions
+        ours = set(self._controller.sessions)
         looks: list[set[int]] = []
         for seen in self._seen:
             if not looks or looks[-1] != seen & ours:

@@ -90,3 +90,22 @@ def test_when_nobody_reads_any_more_it_takes_no_more(pipe):
     lines.msg("more")
     assert lines._waiting <= len("first\n")
     lines.close()
+
+
+def test_a_burst_goes_out_in_pieces(monkeypatch, pipe):
+    room, sizes = threading.Event(), []
+
+    def write(_, data):
+        room.wait()
+        sizes.append(len(data))
+        return len(data)
+
+    monkeypatch.setattr(log_stream.os, "write", write)
+    lines = LogStream(pipe[1])
+    for _ in range(10_000):
+        lines.msg("x" * 99)
+    room.set()
+    lines.close()
+    assert sum(sizes) == 1_000_000
+    assert max(sizes) <= log_stream.PIECE
+    assert len(sizes) < 100

@@ -57,7 +57,7 @@ def test_we_find_ourselves() -> None:
 
 def test_a_process_that_is_not_there_is_none() -> None:
     assert procfs.read(1 << 22) is None
-    assert procfs.maps(1 << 22) == b""
+    assert not list(procfs.maps(1 << 22))
     assert not procfs.writes_to(1 << 22, 1)
     assert not procfs.was_given(1 << 22, b"A=1")
 
@@ -110,3 +110,20 @@ def test_signalling_works_without_pidfds(monkeypatch: pytest.MonkeyPatch) -> Non
         seen.start += 1
         assert procfs.send(seen, signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
+
+
+def test_what_is_forked_while_we_look_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parent may end before it is read: without the child, nothing would be there."""
+    listdir, children = os.listdir, []
+
+    def listing(path: str) -> list[str]:
+        names = listdir(path)
+        if not children:
+            children.append(subprocess.Popen(("sleep", "10")))
+        return names
+
+    monkeypatch.setattr(os, "listdir", listing)
+    found = {process.pid for process in procfs.processes()}
+    with children[0] as child:
+        child.kill()
+    assert child.pid in found

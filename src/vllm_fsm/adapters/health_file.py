@@ -30,6 +30,7 @@ class HealthFile:
 
     def __init__(self, directory: Path, content: Callable[[], dict[str, Any]], log: Log) -> None:
         self._path = directory / NAME
+        self._temporary = directory / f".{NAME}.tmp"
         self._content = content
         self._log = log
         self._written = b""
@@ -44,12 +45,11 @@ class HealthFile:
         if data == self._written:
             return
         # No fsync: the file says what is true now, and after a power cut nothing of it is.
-        temporary = self._path.with_name(f".{NAME}.tmp")
         try:
-            with open(own.open_anew(temporary, 0o644), "wb") as file:
+            with open(own.open_anew(self._temporary, 0o644), "wb") as file:
                 os.fchmod(file.fileno(), 0o644)
                 file.write(data)
-            os.replace(temporary, self._path)
+            os.replace(self._temporary, self._path)
         except OSError as error:
             self.remove()
             self._fail(error)
@@ -71,7 +71,7 @@ class HealthFile:
     def remove(self) -> None:
         """Say nothing any more."""
         self._written = b""
-        for path in (self._path, self._path.with_name(f".{NAME}.tmp")):
+        for path in (self._path, self._temporary):
             try:
                 path.unlink(missing_ok=True)
             except OSError:

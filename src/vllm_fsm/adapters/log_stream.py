@@ -10,6 +10,9 @@ from typing import Final
 
 LIMIT: Final = 4 * 1024 * 1024
 """Bytes that wait for the reader; the lines that come then are lost and counted."""
+PIECE: Final = 32 * 1024
+"""Bytes of many lines that are written at once. The thread keeps the memory of the largest for good, and a pipe does
+not take much more."""
 CLOSE_LIMIT: Final = 1.0
 """Seconds that `close` waits for the reader to take what is left."""
 PAUSE: Final = 0.05
@@ -59,9 +62,7 @@ class LogStream:
                     if self._closing:
                         return
                     self._change.wait()
-                # All that waits goes out at once: one call for a burst.
-                data = b"".join(self._lines)
-                self._lines.clear()
+                data = self._take()
             if not self._write(data):
                 with self._change:
                     self._gone = True
@@ -69,6 +70,14 @@ class LogStream:
                 return
             with self._change:
                 self._waiting -= len(data)
+
+    def _take(self) -> bytes:
+        """Take out what is written at once: one call for hundreds of lines, or for a long one."""
+        taken = [self._lines.popleft()]
+        size = len(taken[0])
+        while self._lines and (size := size + len(self._lines[0])) <= PIECE:
+            taken.append(self._lines.popleft())
+        return b"".join(taken)
 
     def _write(self, data: bytes) -> bool:
         """Write all of `data`, however long it takes; False when nobody can read it any more."""

@@ -7,6 +7,12 @@ import os
 import signal
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROUNDS = 20
+"""Listings of all processes, at most; more than two or three are only needed where somebody forks all the time."""
 ESTABLISHED = b"01"
 """The state of a connection in `/proc/net/tcp`."""
 LOOPBACK_6 = b"00000000000000000000000001000000"
@@ -91,9 +97,20 @@ def read(pid: int) -> Process | None:
 
 
 def processes() -> list[Process]:
-    """Return every process of our PID namespace that lives while it is looked at."""
-    found = (read(int(entry)) for entry in os.listdir("/proc") if entry.isdigit())
-    return [process for process in found if process is not None]
+    """Return every process of our PID namespace that lives while it is looked at.
+
+    What came while others were read is read too, until there is nothing new. So whoever is there at the end was read,
+    or was forked by one that was read alive: a family cannot slip through by forking and ending in between.
+    """
+    found: list[Process] = []
+    seen: set[str] = set()
+    for _ in range(ROUNDS):
+        new = [entry for entry in os.listdir("/proc") if entry.isdigit() and entry not in seen]
+        if not new:
+            break
+        seen.update(new)
+        found += [process for entry in new if (process := read(int(entry))) is not None]
+    return found
 
 
 def boot_id() -> str:
@@ -191,9 +208,16 @@ def environ(pid: int) -> bytes:
     return _content(f"/proc/{pid}/environ") or b""
 
 
-def maps(pid: int) -> bytes:
-    """Return `/proc/PID/maps`, empty when the process ended or may not be looked at."""
-    return _content(f"/proc/{pid}/maps") or b""
+def maps(pid: int) -> "Iterator[bytes]":
+    """Yield the lines of `/proc/PID/maps`, none when the process ended or may not be looked at.
+
+    One by one: an engine has thousands, and what is taken for a moment for all of them stays with the thread.
+    """
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as file:
+            yield from file
+    except OSError:
+        return
 
 
 def memory(pid: int) -> int:

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from vllm_fsm.adapters.aside import aside
 from vllm_fsm.adapters.download.speed import Speed, time_left
 from vllm_fsm.arguments import reserved_name
 from vllm_fsm.core import effects, events
@@ -134,7 +135,7 @@ class Downloader:
     # --- looking -----------------------------------------------------------------------------------------------------
 
     async def _check(self, fetch: int, wanted: Needs) -> None:
-        found = await asyncio.to_thread(look, self._models, wanted)
+        found = await aside(look, self._models, wanted)
         now = self._clock()
         if found.problem is not None:
             self._post(events.DownloadFailed(now, fetch, found.problem))
@@ -211,7 +212,7 @@ class Downloader:
                 note = Message.of("FetchedByEngine", model=ending["complete"]["repo"], what=unknown)
                 self._post(events.WeightsComplete(self._clock(), attempt.fetch, note=note))
                 return
-            found = await asyncio.to_thread(look, self._models, wanted)
+            found = await aside(look, self._models, wanted)
             if found.complete:
                 self._post(events.WeightsComplete(self._clock(), attempt.fetch, found.offline, found.note))
             else:
@@ -264,7 +265,7 @@ class _Child:
 
     async def status(self) -> int:
         """Wait for its end; as in `subprocess`."""
-        return await asyncio.to_thread(self._process.wait)
+        return await aside(self._process.wait)
 
     async def __aexit__(self, *_: object) -> None:
         self._pipe.close()

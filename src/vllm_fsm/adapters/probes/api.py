@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Final
 
+from vllm_fsm.adapters.aside import aside
 from vllm_fsm.adapters.probes import answers, http
 from vllm_fsm.adapters.probes.listeners import UNSEEN, Listener, Ownership, Survey, listening, survey
 from vllm_fsm.core.snapshot import Finding
@@ -74,7 +74,7 @@ class EngineApi:
         seen = frozenset(row.inode for row in rows)
         if seen != self._seen or self._clock() >= self._again:
             # All of /proc is read when the session does not hold the socket: not on the event loop.
-            self._surveyed = await asyncio.to_thread(survey, rows, self._session)
+            self._surveyed = await aside(survey, rows, self._session)
             self._seen = seen
             lasting = {Ownership.OURS: float("inf"), Ownership.UNKNOWN: UNKNOWN_AGAIN}
             self._again = self._clock() + lasting.get(self._surveyed.ownership, 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from vllm_fsm.adapters.aside import aside
 from vllm_fsm.adapters.probes.api import EngineApi, port_taken
 from vllm_fsm.adapters.probes.listeners import listening, survey
 from vllm_fsm.adapters.probes.liveness import Liveness
@@ -95,7 +96,7 @@ class Prober:
         if not rows:
             self._post(PortFree(self._clock(), effect.epoch))
             return
-        found = await asyncio.to_thread(survey, rows, None)
+        found = await aside(survey, rows, None)
         self._post(PortTaken(self._clock(), effect.epoch, port_taken(self._port, found.holder)))
 
     def _begin(self, act: Callable[[], Awaitable[None]], effect: EngineEffect) -> asyncio.Task[None]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vllm_fsm import engine_command
+from vllm_fsm.adapters.aside import aside
 from vllm_fsm.adapters.ports import Clock, Log, Post
 from vllm_fsm.adapters.process import launch, ldconfig, marks, oom
 from vllm_fsm.adapters.process.attempt import Attempt
@@ -531,7 +532,7 @@ class EngineProcess:
         if attempt.output is not None:
             attempt.output.drain()
             attempt.output.close()
-        await asyncio.to_thread(self._remove_files, attempt)
+        await aside(self._remove_files, attempt)
         if attempt.purge is not None:
             self._leash.forget(attempt.purge.mark)
 

@@ -17,7 +17,7 @@ LONGEST = 1 << 16
 class Mark:
     """One engine start: the identity of its session's leader, and what its processes carry."""
 
-    __slots__ = ("boot", "namespace", "pipe", "session", "start", "tmpdir")
+    __slots__ = ("boot", "namespace", "pipe", "session", "since", "start", "tmpdir")
 
     def __init__(self, *, boot: str, namespace: int, session: int, start: int, pipe: int, tmpdir: str) -> None:
         self.boot = boot
@@ -26,6 +26,8 @@ class Mark:
         """The number of the session, which is the pid of its leader."""
         self.start = start
         """Start time of the leader, in clock ticks since boot."""
+        self.since = procfs.wall_time(start)
+        """The same by the wall clock, as it was set when the mark was made or read."""
         self.pipe = pipe
         """Inode of the pipe that is standard output and error of the engine."""
         self.tmpdir = tmpdir

@@ -56,4 +56,5 @@ class Purge:
 
     def finish(self) -> None:
         """Remove the shared memory that is left, after nothing runs any more."""
-        segments.remove(self._segments, since=procfs.wall_time(self.mark.start))
+        # The clock may have been set since: what was made before that has times of the old one.
+        segments.remove(self._segments, since=min(self.mark.since, procfs.wall_time(self.mark.start)))

@@ -23,7 +23,7 @@ Segment = tuple[str, int]
 def _mapped(pid: int) -> set[int]:
     """The inodes that the process maps from FOLDER."""
     found = set()
-    for line in procfs.maps(pid).split(b"\n"):
+    for line in procfs.maps(pid):
         if b"/dev/shm/" in line:
             # address permissions offset device inode path
             found.add(int(line.split(None, 5)[4]))
