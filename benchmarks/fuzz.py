@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
@@ -117,11 +118,13 @@ def main() -> None:
     failures: list[Outcome] = []
     # What a target changes of its process ends with it.
     with multiprocessing.Pool(cores, maxtasksperchild=1) as pool:
-        slots = multiprocessing.Semaphore(2 * cores)
+        slots, over = threading.Semaphore(2 * cores), threading.Event()
 
         def drawn() -> Iterator[tuple[str, int, float]]:
             for job in jobs(began, options.minutes):
                 slots.acquire()
+                if over.is_set():
+                    return
                 yield job
 
         for outcome in pool.imap_unordered(fuzz, drawn()):
@@ -130,6 +133,9 @@ def main() -> None:
             if outcome.failure is not None:
                 failures.append(outcome)
             if counts.total() >= options.inputs:
+                # Else the thread that draws jobs would wait for ever, and the pool for that thread.
+                over.set()
+                slots.release()
                 break
     lasted = time.monotonic() - began
     summary = (
