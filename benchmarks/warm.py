@@ -353,7 +353,7 @@ def _memory(pid: int) -> bytes:
     with suppress(OSError):
         memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
         try:
-            for line in procfs.maps(pid).decode().splitlines():
+            for line in map(bytes.decode, procfs.maps(pid)):
                 where, access, *_ = line.split()
                 if access.startswith("rw"):
                     start, end = (int(number, 16) for number in where.split("-"))
