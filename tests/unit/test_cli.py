@@ -145,6 +145,15 @@ def test_status_tells_how_the_next_engine_would_start():
     assert "next start" not in shown(Story().ready())
 
 
+def test_status_tells_of_a_start_that_waits_for_its_imports():
+    story = Story().wants(target("a")).happens(ev.WeightsComplete)
+    document = health.document(story.snapshot, wall, "boot")
+    warm = {"why": None, "hasty": True, "state": "preparing"}
+    told = "\n".join(status.lines({**document, "warm": warm}, NOW, 100))
+    assert "starting, its processes are importing vLLM, start number 1" in told
+    assert "next start" not in told
+
+
 def test_status_folds_on_a_narrow_terminal():
     assert max(len(line) for line in shown(Story().loading(), 60).splitlines()) <= 60
 

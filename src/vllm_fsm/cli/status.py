@@ -46,7 +46,7 @@ def lines(document: dict[str, Any], now: datetime, columns: int) -> list[str]:
     download = document["download"]
     if download:
         rows.append(("download", told(download)))
-    if warm := document.get("warm"):
+    if (warm := document.get("warm")) and not _hastens(document):
         rows.append(("next start", _warm(warm)))
     if document["nextTry"]:
         rows.append(("next try", f"in {_lasted(now.isoformat(), _moment(document['nextTry']))}"))
@@ -71,7 +71,11 @@ def _phases(phases: list[dict[str, Any]]) -> str:
 
 
 def _running(document: dict[str, Any], wanted: dict[str, Any] | None, active: dict[str, Any] | None) -> str:
-    process = f"process {document['pid']}" if document["pid"] else "not yet a process"
+    process = "not yet a process"
+    if document["pid"]:
+        process = f"process {document['pid']}"
+    elif _hastens(document):
+        process = "its processes are importing vLLM"
     what = "what is wanted" if active == wanted else _target(active) if active else "the last engine"
     if document.get("fallback"):
         what = f"the fallback, {what}"
@@ -84,6 +88,13 @@ def _running(document: dict[str, Any], wanted: dict[str, Any] | None, active: di
             return f"the last engine, being stopped, {process}"
         case _:
             return "no engine"
+
+
+def _hastens(document: dict[str, Any]) -> bool:
+    """Whether the present start waits for a warm parent that is made in haste."""
+    warm = document.get("warm")
+    waits = document["engine"] == "Alive" and not document["pid"]
+    return waits and warm is not None and warm["hasty"] and warm["state"] == "preparing"
 
 
 def _warm(warm: dict[str, Any]) -> str:
