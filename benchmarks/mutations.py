@@ -135,6 +135,13 @@ DEFECTS: list[Defect] = [
         "turn.event.finding.reason == ",
         "why a dead engine died is told only where nobody knows",
     ),
+    Defect(
+        "loading.py",
+        "loading",
+        " and policy.may_start(snapshot)",
+        "",
+        "weights are read ahead for an engine that is not started again",
+    ),
     Defect("guards.py", "first_strike", " + 1 <", " + 1 <=", "one more unanswered request is needed"),
     Defect("guards.py", "leader_gone", "is None", "is not None", "the second request to end waits for what is gone"),
     Defect("guards.py", "swap_at_once", "not turn", "turn", "the setting of swaps is inverted"),
