@@ -106,7 +106,7 @@ export class Health {
       alive === null &&
       age !== null &&
       age.beat >= this.started &&
-      age.quiet <= due
+      Math.abs(age.quiet) <= due
     if (this.said !== null && !beats) return ended(this.said.line)
     if (alive === false && this.seen) {
       return {
@@ -116,6 +116,14 @@ export class Health {
     }
     if (age === null || age.beat < this.started || alive === false)
       return starting(this.started)
+    if (age.quiet < -stale) {
+      return {
+        result: 'failure',
+        message: i18n(
+          'The controller has not been heard of since the clock was set back. Restart the service.',
+        ),
+      }
+    }
     if (age.quiet > stale) {
       const seconds = String(Math.round(age.quiet / 1000))
       return {

@@ -452,6 +452,9 @@ def test_a_controller_that_hangs_is_told_from_a_quiet_one(mishaps):
     assert re.fullmatch(
         r"The controller has not been heard of for (1[5-9]|2\d) s\. Restart the service\.", mishaps["stuck"]
     )
+    assert (
+        mishaps["setBack"] == "The controller has not been heard of since the clock was set back. Restart the service."
+    )
     assert mishaps["awake"] == ENGLISH["Ready"]
 
 

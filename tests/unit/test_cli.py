@@ -58,6 +58,16 @@ def test_a_stuck_controller_is_told_from_a_quiet_one(held, capsys):
     assert "not been heard of for 16 s" in capsys.readouterr().out
 
 
+def test_a_heartbeat_of_the_future_is_none(held, capsys):
+    """Else a controller that hangs would be taken for a living one until the clock has caught up."""
+    put(held, Story().ready())
+    for ahead, code in ((10.0, 0), (16.0, 1)):
+        later = time.time() + ahead
+        os.utime(held / NAME, (later, later))
+        assert main(["health", "--run-dir", str(held)]) == code
+    assert "not been heard of since the clock was set back" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("content", "says"), [(None, "starting"), ("{", "cannot be read"), ("[]", "no JSON object")])
 def test_a_file_that_says_nothing(held, capsys, content, says):
     if content is not None:

@@ -34,6 +34,8 @@ def health(run_dir: str | Path) -> dict[str, Any]:
         return _absent("Unreadable", f"{path} cannot be read: {error.strerror}.")
     except (ValueError, RecursionError):
         return _absent("Unreadable", f"{path} cannot be read: it holds no JSON.")
+    if age < -STALE:
+        return _absent("Stuck", "The controller has not been heard of since the clock was set back. Restart it.")
     if age > STALE:
         return _absent("Stuck", f"The controller has not been heard of for {age:.0f} s. Restart it.")
     if not isinstance(document, dict):

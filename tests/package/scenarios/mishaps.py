@@ -1,5 +1,6 @@
 """Files that are broken before the start, a controller that is killed, one that hangs, an engine that ends."""
 
+import os
 import signal
 import time
 
@@ -27,6 +28,10 @@ d.tell(afterKill=[look["result"] for look in looks if look["id"] == "primary"])
 # Quiet for longer than a heartbeat: stuck.
 d.kill(signal.SIGSTOP)
 d.tell(stuck=d.shows("failure", " s. ", timeout=60.0))
+# As it would look if the clock had been set back meanwhile.
+later = time.time() + 3600.0
+os.utime(h.vol("main/.vllm-fsm/health.json"), (later, later))
+d.tell(setBack=d.shows("failure", "clock"))
 d.kill(signal.SIGCONT)
 d.tell(awake=d.shows("success"))
 

@@ -53,6 +53,7 @@ const dict = {
   'Every client and every service that uses the API needs the new key. A running model is started anew with it.': 48,
   'The key could not be read; the old file is kept as ${file}.': 49,
   'The controller has ended (${said}). It is being started again.': 50,
+  'The controller has not been heard of since the clock was set back. Restart the service.': 51,
 } as const
 
 export type LangDict = Record<(typeof dict)[keyof typeof dict], string>

@@ -53,6 +53,7 @@ export default {
     48: 'Todos los clientes y servicios que usan la API necesitarán la clave nueva. Un modelo en marcha se inicia de nuevo con ella.',
     49: 'La clave no se podía leer; el archivo anterior se conserva como ${file}.',
     50: 'El controlador ha terminado (${said}). Se está iniciando de nuevo.',
+    51: 'No hay noticias del controlador desde que se atrasó el reloj. Reinicie el servicio.',
   },
   de_DE: {
     0: 'vLLM-API',
@@ -106,6 +107,7 @@ export default {
     48: 'Jeder Client und jeder Dienst, der die API nutzt, braucht den neuen Schlüssel. Ein laufendes Modell wird damit neu gestartet.',
     49: 'Der Schlüssel war nicht lesbar; die alte Datei liegt als ${file} bei.',
     50: 'Die Steuerung wurde beendet (${said}). Sie wird neu gestartet.',
+    51: 'Von der Steuerung ist nichts zu hören, seit die Uhr zurückgestellt wurde. Den Dienst neu starten.',
   },
   pl_PL: {
     0: 'API vLLM',
@@ -159,6 +161,7 @@ export default {
     48: 'Każdy klient i każda usługa korzystająca z API potrzebuje nowego klucza. Działający model zostanie z nim uruchomiony ponownie.',
     49: 'Klucza nie dało się odczytać; stary plik zachowano jako ${file}.',
     50: 'Kontroler zakończył działanie (${said}). Jest uruchamiany ponownie.',
+    51: 'Kontroler nie daje znaku, odkąd cofnięto zegar. Uruchom usługę ponownie.',
   },
   fr_FR: {
     0: 'API vLLM',
@@ -212,5 +215,6 @@ export default {
     48: "Chaque client et chaque service qui utilise l'API a besoin de la nouvelle clé. Un modèle en marche est redémarré avec elle.",
     49: "La clé était illisible ; l'ancien fichier est conservé sous ${file}.",
     50: "Le contrôleur s'est arrêté (${said}). Il est relancé.",
+    51: "Le contrôleur ne donne plus signe depuis que l'horloge a été reculée. Redémarrez le service.",
   },
 } satisfies Record<string, LangDict>
