@@ -20,7 +20,7 @@ from support.wait import await_for, wait_for
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.memory import LEAST
 from vllm_fsm.adapters.process.warm.parent import LOWEST
-from vllm_fsm.adapters.readahead.readahead import ReadAhead
+from vllm_fsm.adapters.readahead.readahead import ENVIRONMENT, ReadAhead
 from vllm_fsm.adapters.readahead.reader import Reader, cached
 from vllm_fsm.core.snapshot import Secret, Target
 
@@ -93,6 +93,11 @@ def play(models: Path, scenario: Callable[[Rig], Awaitable[None]]) -> None:
 
 def children(parent: int) -> list[int]:
     return [p.pid for p in procfs.processes() if p.parent == parent and b"readahead/reader.py" in procfs.cmdline(p.pid)]
+
+
+def _environment(pid: int) -> list[str]:
+    """The names of the variables that a process was executed with."""
+    return [os.fsdecode(entry.partition(b"=")[0]) for entry in procfs.environ(pid).split(b"\0") if entry]
 
 
 def read(models: Path, what: Target) -> dict[str, Any]:
@@ -242,24 +247,28 @@ def test_files_that_must_not_be_read() -> None:
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     line = read(tmp_path, target("org/m"))
-    assert (line["event"], line["why"]) == ("weights-not-read-ahead", "its files are not there")
+    assert (line["event"], line["why"]) == ("weights-not-read-ahead", "no weights were found")
 
 
 # --- an end ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("signalled", [None, signal.SIGKILL])
-def test_a_child_that_hangs_or_dies_is_gone_when_nobody_wants_it(tmp_path: Path, signalled: int | None) -> None:
+def test_a_child_that_hangs_or_dies_is_gone_when_nobody_wants_it(
+    tmp_path: Path, signalled: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model(tmp_path, "org/m")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
 
     async def scenario(rig: Rig) -> None:
         rig.ahead.expect(target("org/m"))
         await await_for(lambda: children(os.getpid()), what="a child")
         (child,) = children(os.getpid())
+        assert set(_environment(child)) <= set(ENVIRONMENT)
         os.kill(child, signal.SIGSTOP)
         if signalled is not None:
             os.kill(child, signalled)
-            await rig.line()
+            assert (await rig.line())["why"] == "the reader ended early"
         rig.ahead.expect(None)
         await await_for(lambda: not children(os.getpid()), what="no child")
 
@@ -305,12 +314,13 @@ def test_a_controller_that_is_killed_leaves_no_reader(controller: Controller) ->
     wait_for(lambda: (found := procfs.read(child)) is None or found.gone, what="the child's end")
 
 
-def test_the_engine_does_not_notice_a_reader_that_cannot_work(controller: Controller) -> None:
-    for path in model(controller.data / "models", "org/one")[:2]:
-        size = path.stat().st_size
-        path.unlink()
-        os.mkfifo(path)
-        assert size == SIZE
-    controller.serve("org/one")
+def test_the_engine_does_not_notice_a_reader_that_cannot_work(controller: Controller, tmp_path: Path) -> None:
+    folder = tmp_path / "local"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    os.mkfifo(folder / "model.safetensors")
+    controller.serve(str(folder), RUDE_LISTEN_AFTER=1)
+    why = controller.says("weights-not-read-ahead")["why"]
+    assert why == "model.safetensors: It is not a file"
     controller.ready(1)
     assert controller.stop() == 0

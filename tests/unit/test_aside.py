@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from support.wait import await_for
 from vllm_fsm.adapters.aside import aside
 
 
@@ -62,22 +63,41 @@ def test_nobody_waits_for_one_that_hangs() -> None:
 
 
 def test_an_answer_that_nobody_waits_for_any_more_is_dropped() -> None:
-    go_on = threading.Event()
+    go_on, wrong = threading.Event(), []
 
     async def scenario() -> None:
-        waiting = asyncio.create_task(aside(go_on.wait))
-        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: wrong.append(context))
+        held: list[threading.Thread] = []
+
+        def act() -> None:
+            held.append(threading.current_thread())
+            go_on.wait()
+
+        waiting = asyncio.create_task(aside(act))
+        await await_for(lambda: held, what="the thread")
         waiting.cancel()
         await asyncio.wait([waiting])
         go_on.set()
-        assert await aside(int) == 0
+        held[0].join(10.0)
+        assert await aside(int) == 0  # what the other one told was told before
 
     asyncio.run(scenario())
+    assert wrong == []
 
 
-def test_without_room_for_a_thread_the_loop_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_for_a_thread_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert asyncio.run(aside(threading.current_thread)) is threading.current_thread()
+    with pytest.raises(RuntimeError, match="can't start"):
+        asyncio.run(aside(int))
+
+
+def test_what_no_future_takes_comes_back_as_another_error() -> None:
+    def end() -> None:
+        raise StopIteration("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        asyncio.run(aside(end))

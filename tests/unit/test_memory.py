@@ -70,3 +70,15 @@ def test_version_1(tmp_path: Path) -> None:
         "fs__memory__memory_DOT_stat": "total_inactive_file 0\n",
     }
     assert _place(tmp_path, **files) == [Room(9 * GIB, 16 * GIB), Room(3 * GIB, 4 * GIB)]
+
+
+def test_what_files_take_counts_as_free_once_used_or_more_often(tmp_path: Path) -> None:
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group" / "memory.max").write_text("1000")
+    (tmp_path / "group" / "memory.current").write_text("700")
+    (tmp_path / "group" / "memory.stat").write_text("inactive_file 100\nactive_file 200\n")
+    proc = tmp_path / "cgroup"
+    proc.write_text("0::/group\n")
+    files = {"meminfo": "/nowhere", "proc": str(proc), "root": str(tmp_path)}
+    assert memory.rooms(**files) == [Room(400, 1000)]
+    assert memory.rooms(active_files=True, **files) == [Room(600, 1000)]

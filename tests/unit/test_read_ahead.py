@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 
 from support.hub_cache import keep
+from support.wait import await_for
 from vllm_fsm.adapters.memory import LEAST, Room
-from vllm_fsm.adapters.readahead import reader
+from vllm_fsm.adapters.readahead import readahead, reader
 from vllm_fsm.adapters.readahead.readahead import ReadAhead
 from vllm_fsm.adapters.readahead.reader import LOOK, PIECE, NotKept, Reader, cached, files, free, opened
 from vllm_fsm.core.snapshot import Secret, Target
@@ -83,7 +85,7 @@ def test_files_that_fit(tmp_path: Path) -> None:
 def test_only_what_fits_is_read_from_the_beginning(tmp_path: Path) -> None:
     reading = Reading(2 * PIECE + 5)
     said = reading.run(sized(tmp_path / "one", 4 * PIECE))
-    assert (said["bytes"], said["files"], said["short"]) == (2 * PIECE, 0, True)
+    assert (said["bytes"], said["files"], said["short"], said["ended"]) == (2 * PIECE, 0, True, False)
 
 
 @pytest.mark.usefixtures("kept")
@@ -202,17 +204,20 @@ class Deciding(ReadAhead):
             self.events.append(f"end {model}")
 
 
-async def some_turns() -> None:
+async def a_moment(deciding: Deciding) -> None:
+    """Until it is decided what is read."""
+    while deciding._deciding is not None and not deciding._deciding.done():
+        await asyncio.sleep(0)
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-def decided(*wanted: Target | None, gap: Callable[[], Any] = some_turns) -> Deciding:
+def decided(*wanted: Target | None, gap: Callable[[Deciding], Any] = a_moment) -> Deciding:
     async def play() -> Deciding:
         deciding = Deciding()
         for each in wanted:
             deciding.expect(each)
-            await gap()
+            await gap(deciding)
         await deciding.close()
         return deciding
 
@@ -251,7 +256,7 @@ def test_nothing_is_read_where_it_would_be_of_no_use(unread: Target) -> None:
 
 
 def test_a_change_of_mind_in_the_same_moment_reads_nothing() -> None:
-    async def at_once() -> None: ...
+    async def at_once(_: Deciding) -> None: ...
 
     assert decided(target("org/a"), None, gap=at_once).events == []
 
@@ -263,15 +268,65 @@ def test_what_fails_is_a_line_in_the_log() -> None:
     ]
 
 
+def test_a_look_that_hangs_holds_nothing_up_and_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, looks = threading.Event(), []
+
+    def hang(wanted: Target) -> Any:
+        looks.append(wanted.model)
+        assert go_on.wait(30.0)
+        return ((wanted.model,), ())
+
+    monkeypatch.setattr(readahead, "_files", hang)
+
+    async def play() -> Deciding:
+        deciding = Deciding()
+        deciding.expect(target("org/a"))
+        await await_for(lambda: looks, what="the first look")
+        for model in ("org/b", "org/c"):
+            deciding.expect(target(model))
+            await asyncio.sleep(0)
+        assert looks == ["org/a"]
+        go_on.set()
+        await await_for(lambda: deciding.events, what="a decision")
+        await deciding.close()
+        return deciding
+
+    assert asyncio.run(play()).events == ["read org/c", "end org/c"]
+    assert looks == ["org/a", "org/c"]
+
+
+def test_files_that_cannot_be_looked_at_are_a_line_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = readahead._files
+
+    def refuse(wanted: Target) -> Any:
+        if wanted.model == "org/b":
+            raise OSError(errno.EIO, "Input/output error")
+        return read(wanted)
+
+    monkeypatch.setattr(readahead, "_files", refuse)
+    deciding = decided(target("org/a"), target("org/b"))
+    assert deciding.events == ["read org/a", "end org/a"]
+    assert deciding.said == [
+        ("weights-not-read-ahead", {"model": "org/b", "why": "OSError(5, 'Input/output error')"}),
+    ]
+
+
+EARLY = "the reader ended early"
+SOME = {"bytes": 5, "from_disk": 4, "files": 1, "short": False, "error": ""}
+
+
 @pytest.mark.parametrize(
     ("said", "stopped", "line"),
     [
         ({}, True, None),
-        ({}, False, ("weights-not-read-ahead", "its files are not there")),
+        ({}, False, ("weights-not-read-ahead", EARLY)),
+        ({"bytes": 0, "ended": True}, False, ("weights-not-read-ahead", "no weights were found")),
         ({"bytes": 0, "short": True, "error": ""}, True, ("weights-not-read-ahead", "not enough free memory")),
-        ({"bytes": 0, "short": True, "error": "a: no"}, False, ("weights-not-read-ahead", "a: no")),
-        ({"bytes": 5, "from_disk": 4, "files": 1, "short": False, "error": ""}, False, ("weights-read-ahead", None)),
-        ({"bytes": 5, "from_disk": 4, "files": 1, "error": "a: no"}, False, ("weights-read-ahead", "a: no")),
+        ({"bytes": 0, "short": True, "error": "a: no", "ended": True}, False, ("weights-not-read-ahead", "a: no")),
+        ({**SOME, "ended": True}, False, ("weights-read-ahead", None)),
+        ({**SOME, "ended": False}, True, ("weights-read-ahead", None)),
+        ({**SOME, "ended": False}, False, ("weights-read-ahead", EARLY)),
+        ({**SOME, "error": "a: no", "ended": True}, False, ("weights-read-ahead", "a: no")),
     ],
 )
 def test_one_line_says_what_became_of_it(
@@ -282,5 +337,5 @@ def test_one_line_says_what_became_of_it(
     assert [(event, fields["why"]) for event, fields in deciding.said] == ([line] if line else [])
     if line and line[0] == "weights-read-ahead":
         fields = deciding.said[0][1]
-        assert fields["complete"] is (not said["error"])
+        assert fields["complete"] is (said["ended"] and not said["error"])
         assert (fields["bytes"], fields["from_disk"], fields["seconds"]) == (5, 4, 1.3)

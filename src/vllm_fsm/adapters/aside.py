@@ -17,10 +17,9 @@ Arguments = TypeVarTuple("Arguments")
 
 
 async def aside(act: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
-    """Return what `act` returns, which may take its time; raise what it raises.
+    """Return what `act` returns, which may take its time; raise what it raises, or RuntimeError without a thread.
 
-    Whoever is cancelled waits no longer; `act` goes on to its end. Where the system has no room for another thread,
-    the loop waits.
+    Whoever is cancelled waits no longer; `act` goes on to its end.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -34,16 +33,16 @@ async def aside(act: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
             done.set_exception(error)
 
     def work() -> None:
-        result, error = None, None
+        result: T | None = None
+        error: BaseException | None = None
         try:
             result = act(*arguments)
+        except StopIteration as raised:  # no future takes one
+            error = RuntimeError(f"{act} raised {raised!r}")
         except BaseException as raised:
             error = raised
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(tell, result, error)
 
-    try:
-        threading.Thread(target=work, name="aside", daemon=True).start()
-    except RuntimeError:
-        return act(*arguments)
+    threading.Thread(target=work, name="aside", daemon=True).start()
     return await done

@@ -27,18 +27,28 @@ class Room(NamedTuple):
 
 
 def rooms(
-    *, meminfo: str = "/proc/meminfo", proc: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup"
+    *,
+    active_files: bool = False,
+    meminfo: str = "/proc/meminfo",
+    proc: str = "/proc/self/cgroup",
+    root: str = "/sys/fs/cgroup",
 ) -> list[Room]:
-    """Return the machine's memory, and that of each cgroup from ours to the root that has a limit and can be read."""
+    """Return the machine's memory, and that of each cgroup from ours to the root that has a limit and can be read.
+
+    In a cgroup, pages of files that were used once count as free; with `active_files` those that were used more often
+    too, as they do for the machine in part.
+    """
+    kinds = ("inactive_file", "active_file")[: 1 + active_files]
     found = [_machine(_read(meminfo))]
     for line in _read(proc).splitlines():
         number, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if number == "0" and not controllers:
-            found += [_group(folder, "memory.max", "memory.current", "inactive_file") for folder in _chain(root, group)]
+            found += [_group(folder, "memory.max", "memory.current", kinds) for folder in _chain(root, group)]
         elif "memory" in controllers.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            found += [_group(folder, *names) for folder in _chain(f"{root}/memory", group)]
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            totals = [f"total_{kind}" for kind in kinds]
+            found += [_group(folder, *names, totals) for folder in _chain(f"{root}/memory", group)]
     return [room for room in found if room is not None]
 
 
@@ -62,12 +72,12 @@ def _machine(text: str) -> Room | None:
         return None
 
 
-def _group(folder: str, limit: str, usage: str, cache: str) -> Room | None:
-    """What a group may use still; clean file pages that nobody needs count as free."""
+def _group(folder: str, limit: str, usage: str, caches: Iterable[str]) -> Room | None:
+    """What a group may use still; its `caches` count as free."""
     stat = dict(line.split(" ", 1) for line in _read(f"{folder}/memory.stat").splitlines() if " " in line)
     try:
         total = int(_read(f"{folder}/{limit}"))
-        used = int(_read(f"{folder}/{usage}")) - int(stat.get(cache, 0))
+        used = int(_read(f"{folder}/{usage}")) - sum(int(stat.get(cache, 0)) for cache in caches)
     except ValueError:  # "max", or no such file
         return None
     return Room(total - used, total)

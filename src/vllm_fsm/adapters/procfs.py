@@ -99,8 +99,8 @@ def read(pid: int) -> Process | None:
 def processes() -> list[Process]:
     """Return every process of our PID namespace that lives while it is looked at.
 
-    What came while others were read is read too, until there is nothing new. So whoever is there at the end was read,
-    or was forked by one that was read alive: a family cannot slip through by forking and ending in between.
+    What came while others were read is read too, until there is nothing new. So a family does not slip through by
+    forking and ending in between, as far as so many looks can see.
     """
     found: list[Process] = []
     seen: set[str] = set()

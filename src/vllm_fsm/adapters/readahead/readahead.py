@@ -11,10 +11,11 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from vllm_fsm.adapters.aside import aside
 from vllm_fsm.weights.needs import Repo, Role, local_models, needs
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from vllm_fsm.adapters.ports import Clock, Log
@@ -25,17 +26,22 @@ DELAY: Final = 0.2
 """Seconds before a child is made: the engine is executed first, and a change of mind in between costs nothing."""
 AROUND: Final = frozenset({"fastsafetensors", "instanttensor"})
 """Load formats that read around the page cache where they can."""
-REAPED: Final = 0.05
-"""Seconds between two looks whether a killed child is gone."""
+SOON: Final = 0.05
+"""Seconds between the first two looks whether something that may hang is over."""
+RARELY: Final = 1.0
+"""… and between later ones."""
+ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
+"""What the child is given of our environment: none of the secrets."""
 CLOSE_LIMIT: Final = 1.0
 """Seconds in which `close` sees the child gone: a read from a dead disk cannot be ended."""
 
 Files = tuple[tuple[Repo, ...], tuple[Repo, ...]]
 """Models whose weights are read: from the cache, and from paths here."""
+NONE: Final[Files] = ((), ())
 
 
 class ReadAhead:
-    """At most one child that reads.
+    """At most one child that reads, and one look at the files; none while an earlier one hangs over a dead disk.
 
     Args:
         models: the hub's cache.
@@ -48,8 +54,11 @@ class ReadAhead:
         self._models = models
         self._delay = delay
         self._target: Target | None = None
-        self._files: Files = ((), ())
+        self._files = NONE
+        self._deciding: asyncio.Task[None] | None = None
         self._work: asyncio.Task[None] | None = None
+        self._looking = False
+        self._killed: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def expect(self, target: Target | None) -> None:
@@ -57,15 +66,13 @@ class ReadAhead:
         if target == self._target:
             return
         self._target = target
-        wanted = ((), ()) if target is None else _files(target)
-        if wanted == self._files:
-            return
-        self._files = wanted
-        if self._work is not None:
-            self._work.cancel()
-            self._work = None
-        if target is not None and any(wanted):
-            self._work = self._do(self._guarded(target.model, wanted))
+        if self._deciding is not None:
+            self._deciding.cancel()
+            self._deciding = None
+        if target is None:
+            self._take_up("", NONE)
+        else:
+            self._deciding = self._do(self._decide(target))
 
     async def close(self) -> None:
         """End it."""
@@ -78,9 +85,40 @@ class ReadAhead:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _guarded(self, model: str, wanted: Files) -> None:
+    async def _decide(self, target: Target) -> None:
+        """See which files these are, not on the event loop; what reads the same goes on."""
         try:
             await asyncio.sleep(self._delay)
+            await _over(lambda: not self._looking)
+            self._looking = True
+            wanted = await aside(self._look, target)
+        except Exception as error:
+            self._take_up("", NONE)
+            self._log("weights-not-read-ahead", model=target.model, why=repr(error))
+        else:
+            self._take_up(target.model, wanted)
+
+    def _look(self, target: Target) -> Files:
+        try:
+            return _files(target)
+        finally:
+            self._looking = False
+
+    def _take_up(self, model: str, wanted: Files) -> None:
+        """Read `wanted`, and nothing else any more."""
+        if wanted == self._files:
+            return
+        self._files = wanted
+        if self._work is not None:
+            self._work.cancel()
+            self._work = None
+        if any(wanted):
+            self._work = self._do(self._guarded(model, wanted))
+
+    async def _guarded(self, model: str, wanted: Files) -> None:
+        try:
+            if self._killed is not None:
+                await asyncio.wait((self._killed,))
             await self._read(model, wanted)
         except Exception as error:
             self._log("weights-not-read-ahead", model=model, why=repr(error))
@@ -95,7 +133,7 @@ class ReadAhead:
             stopped = False
         finally:
             process.kill()
-            self._do(_reap(process))
+            self._killed = self._do(_reap(process))
             self._tell(model, said, self._clock() - began, stopped=stopped)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -117,14 +155,17 @@ class ReadAhead:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
             )
 
     def _tell(self, model: str, said: dict[str, Any], seconds: float, *, stopped: bool) -> None:
         """Say what became of it, once."""
-        error = said.get("error") or None
-        short = "not enough free memory" if said.get("short") else None
+        ended = said.get("ended", False)
+        why = said.get("error") or ("not enough free memory" if said.get("short") else None)
+        if why is None and not ended and not stopped:
+            why = "the reader ended early"
         if not said.get("bytes"):
-            if why := error or short or (None if stopped else "its files are not there"):
+            if why := why or ("no weights were found" if ended else None):
                 self._log("weights-not-read-ahead", model=model, why=why)
             return
         self._log(
@@ -134,14 +175,21 @@ class ReadAhead:
             from_disk=said["from_disk"],
             files=said.get("files"),
             seconds=round(seconds, 1),
-            complete=not stopped and not error,
-            why=error or short,
+            complete=ended and not why,
+            why=why,
         )
 
 
 async def _reap(process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        await asyncio.sleep(REAPED)
+    await _over(lambda: process.poll() is not None)
+
+
+async def _over(over: Callable[[], bool]) -> None:
+    """Wait until something is over, and look ever more rarely."""
+    pause = SOON
+    while not over():
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, RARELY)
 
 
 async def _listen(process: subprocess.Popen[bytes], said: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ It says how far it is in JSON lines, and may be killed at any time. It ends with
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -47,7 +48,7 @@ class Reader:
 
     Args:
         say: takes how far it is: `bytes` that are in the page cache by now, those of them that came `from_disk` as the
-            kernel counts, `files`, whether it is `short` of memory, `error`.
+            kernel counts, `files`, whether it is `short` of memory, `error`, whether it has `ended`.
         budget: how many bytes of the page cache may be taken, those counted that are taken already.
     """
 
@@ -85,20 +86,20 @@ class Reader:
                 self.files += 1
             except (OSError, NotKept) as error:
                 self.error = self.error or f"{os.path.basename(path)}: {getattr(error, 'strerror', None) or error}"
-        self.report()
+        self.report(ended=True)
 
-    def report(self) -> None:
+    def report(self, *, ended: bool = False) -> None:
         """Say how far it is."""
         self._said_at = self._clock()
         fields = {"bytes": self.bytes, "from_disk": _from_disk() - self._before, "files": self.files}
-        self._say({**fields, "short": self.short, "error": self.error})
+        self._say({**fields, "short": self.short, "error": self.error, "ended": ended})
 
     def _file(self, descriptor: int) -> None:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         end = os.fstat(descriptor).st_size
         at = 0
         while (at := _data(descriptor, at)) < end:
-            self._wait_for_room()
+            self._wait_for_room()  # before it is asked: to ask makes the kernel read on
             length = min(PIECE, end - at)
             if not cached(descriptor, at, length):
                 length = os.preadv(descriptor, [self._buffer[:length]], at)
@@ -173,7 +174,12 @@ def cached(descriptor: int, at: int, length: int) -> bool:
         raise
 
 
-def free(rooms: Callable[[], Iterable[memory.Room]] = memory.rooms) -> int:
+def rooms() -> Iterable[memory.Room]:
+    """Return the places that have an end; what files take there is free, also what was used more than once."""
+    return memory.rooms(active_files=True)
+
+
+def free(rooms: Callable[[], Iterable[memory.Room]] = rooms) -> int:
     """Return how many bytes the page cache may take before something else must go, 0 where that cannot be known."""
     return max(0, min((room.free - max(memory.LEAST, room.total // memory.SHARE) for room in rooms()), default=0))
 
@@ -219,6 +225,9 @@ def main() -> int:
     if os.getppid() != order["parent"]:
         return 1
     os.nice(LOWEST)
+    # Where the scheduler shares by session, a nice value counts inside of one only.
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as file:
+        file.write(str(LOWEST))
     number = IOPRIO_SET.get(os.uname().machine)
     if number is not None:
         # What the engine reads meanwhile goes first: its modules, right after a start of the machine.
