@@ -149,7 +149,7 @@ def test_status_tells_how_the_next_engine_would_start():
     assert ready == "next start  warm: 3 processes with all imported, 1.4 GB, made in 18.2 s of CPU"
     assert row(state="preparing") == "next start  plain, until a warm one is prepared"
     assert row(state="none", why="not enough free memory") == "next start  plain: not enough free memory"
-    assert row(state="none") == "next start  plain"
+    assert row(state="none") == ""
     assert row(state="none", hasty=True, why="not enough free memory") == "next start  in haste: not enough free memory"
     assert row(state="preparing", hasty=True) == "next start  in haste, until a warm one is prepared"
     assert "next start" not in shown(Story().ready())

@@ -13,6 +13,8 @@ from vllm_fsm.health import gb, told
 from vllm_fsm.redaction import plain
 
 WIDTH = 11
+PLAIN = "plain"
+"""A start of which nothing is to be said."""
 TAKE = "vllm-fsm set-model --fix"
 """The command that takes the fix. It needs no quoting, and arguments with secrets can be had by nothing else."""
 
@@ -46,8 +48,9 @@ def lines(document: dict[str, Any], now: datetime, columns: int) -> list[str]:
     download = document["download"]
     if download:
         rows.append(("download", told(download)))
-    if (warm := document.get("warm")) and not _hastens(document):
-        rows.append(("next start", _warm(warm)))
+    warm = document.get("warm")
+    if warm and not _hastens(document) and (start := _warm(warm)) != PLAIN:
+        rows.append(("next start", start))
     if document["nextTry"]:
         rows.append(("next try", f"in {_lasted(now.isoformat(), _moment(document['nextTry']))}"))
     if document.get("evidence"):
@@ -110,7 +113,7 @@ def _warm(warm: dict[str, Any]) -> str:
 
 
 def _otherwise(warm: dict[str, Any]) -> str:
-    return "in haste" if warm["hasty"] else "plain"
+    return "in haste" if warm["hasty"] else PLAIN
 
 
 def _advice(document: dict[str, Any]) -> str:
