@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import cache
@@ -68,15 +69,20 @@ def main() -> None:
     options = parser.parse_args()
     where, began = machine(), time.monotonic()
     figures: list[Figure] = []
+    missing = ""
     for script in SCRIPTS:
         print(f"{script.__name__} …", file=sys.stderr, flush=True)
-        figures += script.measure(max(2, script.SIZE // 10) if options.quick else script.SIZE)
+        try:
+            figures += script.measure(max(2, script.SIZE // 10) if options.quick else script.SIZE)
+        except Exception as error:  # the others took their time, and are not lost for it
+            traceback.print_exc()
+            missing += f"\n`{script.__name__}` could not be measured: {type(error).__name__}.\n"
     minutes = (time.monotonic() - began) / 60
-    text = PAGE.format(machine=where, date=today(), commit=commit(), minutes=minutes, table=table(figures))
+    text = PAGE.format(machine=where, date=today(), commit=commit(), minutes=minutes, table=table(figures) + missing)
     print(text)
     if not options.quick:
         options.out.write_text(text)
-    sys.exit(not all(figure.met for figure in figures))
+    sys.exit(bool(missing) or not all(figure.met for figure in figures))
 
 
 if __name__ == "__main__":

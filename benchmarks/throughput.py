@@ -68,7 +68,7 @@ def _hf(models: Path, given: dict[str, str]) -> None:
 def _fetcher(models: Path, given: dict[str, str]) -> None:
     repo = {"id": "org/model", "revision": "main", "role": "model", "load_format": "auto"}
     place = {"parent": os.getpid(), "models": str(models), "repos": [repo], "kept": []}
-    order = {**place, "silence": 60.0, "spare": 0, "xet": False}
+    order = {**place, "mark": "", "silence": 60.0, "spare": 0, "xet": False}
     command = [sys.executable, "-P", PROGRAM]
     done = subprocess.run(command, env=given, check=True, input=json.dumps(order), stdout=subprocess.PIPE, text=True)
     assert '"complete"' in done.stdout.splitlines()[-1], done.stdout

@@ -250,13 +250,7 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     assert (line["event"], line["why"]) == ("weights-not-read-ahead", "no weights were found")
 
 
-# --- an end ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("signalled", [None, signal.SIGKILL])
-def test_a_child_that_hangs_or_dies_is_gone_when_nobody_wants_it(
-    tmp_path: Path, signalled: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_child_knows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model(tmp_path, "org/m")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
 
@@ -264,7 +258,24 @@ def test_a_child_that_hangs_or_dies_is_gone_when_nobody_wants_it(
         rig.ahead.expect(target("org/m"))
         await await_for(lambda: children(os.getpid()), what="a child")
         (child,) = children(os.getpid())
+        os.kill(child, signal.SIGSTOP)
+        assert "PATH" in _environment(child)
         assert set(_environment(child)) <= set(ENVIRONMENT)
+
+    play(tmp_path, scenario)
+
+
+# --- an end ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signalled", [None, signal.SIGKILL])
+def test_a_child_that_hangs_or_dies_is_gone_when_nobody_wants_it(tmp_path: Path, signalled: int | None) -> None:
+    model(tmp_path, "org/m")
+
+    async def scenario(rig: Rig) -> None:
+        rig.ahead.expect(target("org/m"))
+        await await_for(lambda: children(os.getpid()), what="a child")
+        (child,) = children(os.getpid())
         os.kill(child, signal.SIGSTOP)
         if signalled is not None:
             os.kill(child, signalled)
