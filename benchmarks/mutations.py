@@ -30,7 +30,12 @@ CORE = Path("src/vllm_fsm/core")
 LIMIT = 900.0
 """Seconds that a tier may take; one that a defect keeps from ending has found it."""
 TIERS: dict[str, tuple[str, ...]] = {
-    "unit": ("tests/unit/test_step.py", "tests/unit/test_policy.py", "tests/unit/test_table.py"),
+    "unit": (
+        "tests/unit/test_step.py",
+        "tests/unit/test_policy.py",
+        "tests/unit/test_table.py",
+        "tests/unit/test_loading.py",
+    ),
     "simulation": ("tests/simulation/test_seeds.py", "tests/simulation/test_stateful.py"),
     "exhaustive": ("tests/simulation/test_exhaustive.py",),
 }
