@@ -55,6 +55,18 @@ class WarmRig(Rig):
         await await_for(lambda: self.state == "ready", WARM, f"ready; {self.logs}")
         return int(str(self.logged("warm-parent-ready")[-1]["pid"]))
 
+    async def beside(self, wanted: Target) -> int:
+        """Serve `wanted` until a parent stands ready beside it; return the parent's pid."""
+        await self.serving(wanted)
+        return await self.warmed(wanted)
+
+    async def standing(self, wanted: Target) -> int:
+        """Do the same and end the engine, so that the parent is what the next start finds; return its pid."""
+        pid = await self.beside(wanted)
+        self.expect(wanted, calm=False)
+        await self.ended()
+        return pid
+
     async def restarted(self, wanted: Target) -> events.EngineStarted:
         """End what serves, and start `wanted`."""
         self.expect(wanted, calm=False)
@@ -221,8 +233,7 @@ def test_a_child_with_another_environment_is_spawned_as_ever(script: Path) -> No
 
 def test_the_key_is_not_in_the_parent(script: Path) -> None:
     async def scenario(rig: WarmRig) -> None:
-        await rig.serving(target())
-        pid = await rig.warmed(target())
+        pid = await rig.beside(target())
         memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
         for line in map(bytes.decode, procfs.maps(pid)):
             where, access, *_ = line.split()
@@ -242,8 +253,7 @@ def test_the_key_is_not_in_the_parent(script: Path) -> None:
 def test_what_it_says_before_is_not_the_engines(script: Path) -> None:
     async def scenario(rig: WarmRig) -> None:
         wanted = _fake("noise")
-        await rig.serving(wanted)
-        pid = await rig.warmed(wanted)
+        pid = await rig.beside(wanted)
         started = await rig.restarted(wanted)
         assert started.pid == pid
         assert not any("Address already in use" in line for line in rig.lines)
@@ -275,10 +285,7 @@ async def _plain_instead(rig: WarmRig, wanted: Target, pid: int | None) -> None:
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["deaf", "dead"])
 def test_a_parent_that_does_not_answer(script: Path, number: int) -> None:
     async def scenario(rig: WarmRig) -> None:
-        await rig.serving(target())
-        pid = await rig.warmed(target())
-        rig.expect(target(), calm=False)
-        await rig.ended()
+        pid = await rig.standing(target())
         os.kill(pid, number)
         rig.lines.clear()
         began = asyncio.get_running_loop().time()
@@ -293,10 +300,7 @@ def test_a_parent_that_does_not_answer(script: Path, number: int) -> None:
 
 def test_what_a_refused_parent_says_is_not_the_engines(script: Path) -> None:
     async def scenario(rig: WarmRig) -> None:
-        await rig.serving(target())
-        pid = await rig.warmed(target())
-        rig.expect(target(), calm=False)
-        await rig.ended()
+        pid = await rig.standing(target())
         os.kill(pid, signal.SIGSTOP)
         rig.lines.clear()
         rig.start(target())
@@ -347,10 +351,7 @@ def test_a_parent_that_is_still_importing(script: Path) -> None:
 
 def test_an_installation_that_changed(script: Path) -> None:
     async def scenario(rig: WarmRig) -> None:
-        await rig.serving(target())
-        pid = await rig.warmed(target())
-        rig.expect(target(), calm=False)
-        await rig.ended()
+        pid = await rig.standing(target())
         rig.lines.clear()
         (package,) = script.parent.parent.glob("lib/*/site-packages/vllm/_version.py")
         os.utime(package)
@@ -364,8 +365,7 @@ def test_an_installation_that_changed(script: Path) -> None:
 
 def test_a_changed_variable_throws_it_away_at_once(script: Path) -> None:
     async def scenario(rig: WarmRig) -> None:
-        await rig.serving(target())
-        pid = await rig.warmed(target())
+        pid = await rig.beside(target())
         rig.expect(target(LAST_LINE="another"), calm=False)
         assert rig.logged("warm-parent-thrown-away") == [{"why": "environment"}]
         await await_for(lambda: not runs(pid), what="it is gone")
@@ -376,10 +376,7 @@ def test_a_changed_variable_throws_it_away_at_once(script: Path) -> None:
 
 def test_a_variable_of_our_own_that_changed(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(rig: WarmRig) -> None:
-        await rig.serving(target())
-        pid = await rig.warmed(target())
-        rig.expect(target(), calm=False)
-        await rig.ended()
+        pid = await rig.standing(target())
         rig.lines.clear()
         monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "3")
         started = await rig.serving(target())
@@ -429,8 +426,7 @@ def test_it_fails_as_a_plain_start_fails(script: Path, name: str, status: int) -
         base = target()
         variables = {**dict(base.environment), "FAKE_RAISE": str(trigger)}
         wanted = Target(base.arguments, tuple(sorted(variables.items())), base.key, base.model)
-        await rig.serving(wanted)
-        pid = await rig.warmed(wanted)
+        pid = await rig.beside(wanted)
         rig.expect(wanted, calm=False)
         await rig.ended()
         trigger.write_text(name)
@@ -453,8 +449,7 @@ def test_it_fails_as_a_plain_start_fails(script: Path, name: str, status: int) -
 def test_it_is_stopped_like_any_engine(script: Path) -> None:
     async def scenario(rig: WarmRig) -> None:
         wanted = target(CHILDREN="2", SHM="1", SEMAPHORE="1", TITLE="VLLM::EngineCore")
-        await rig.serving(wanted)
-        pid = await rig.warmed(wanted)
+        pid = await rig.beside(wanted)
         await rig.restarted(wanted)
         rig.terminate()
         exited = await rig.next(events.EngineExited)
@@ -467,10 +462,7 @@ def test_it_is_stopped_like_any_engine(script: Path) -> None:
 
 def test_a_kill_while_it_becomes_the_engine(script: Path) -> None:
     async def scenario(rig: WarmRig) -> None:
-        await rig.serving(target())
-        pid = await rig.warmed(target())
-        rig.expect(target(), calm=False)
-        await rig.ended()
+        pid = await rig.standing(target())
         os.kill(pid, signal.SIGSTOP)
         rig.start(target())
         await asyncio.sleep(0.05)
@@ -517,8 +509,7 @@ def test_it_is_thrown_away_for_want_of_memory_whatever_goes_on(script: Path) -> 
     async def scenario(rig: WarmRig) -> None:
         room = [True]
         rig.engine.warm._enough = lambda cost: room[0]
-        await rig.serving(target())
-        pid = await rig.warmed(target())
+        pid = await rig.beside(target())
         rig.expect(target(), calm=False)
         room[0] = False
         await await_for(lambda: rig.logged("warm-parent-thrown-away"), what="thrown away")
@@ -530,8 +521,7 @@ def test_it_is_thrown_away_for_want_of_memory_whatever_goes_on(script: Path) -> 
 
 def test_when_nothing_is_wanted_there_is_none(script: Path) -> None:
     async def scenario(rig: WarmRig) -> None:
-        await rig.serving(target())
-        pid = await rig.warmed(target())
+        pid = await rig.beside(target())
         rig.expect(None, calm=False)
         assert rig.state == "none"
         assert rig.logged("warm-parent-thrown-away") == [{"why": "unwanted"}]
@@ -542,8 +532,7 @@ def test_when_nothing_is_wanted_there_is_none(script: Path) -> None:
 
 def test_a_dead_one_is_not_called_ready(script: Path) -> None:
     async def scenario(rig: WarmRig) -> None:
-        await rig.serving(target())
-        pid = await rig.warmed(target())
+        pid = await rig.beside(target())
         rig.expect(target(), calm=False)
         os.kill(pid, signal.SIGKILL)
         await await_for(lambda: rig.state == "none", what="its end is noticed")
@@ -601,10 +590,7 @@ def test_what_fails_once_is_told_and_tried_again(script: Path) -> None:
 
 def test_after_a_failure_it_rests(script: Path) -> None:
     async def scenario(rig: WarmRig) -> None:
-        await rig.serving(target())
-        pid = await rig.warmed(target())
-        rig.expect(target(), calm=False)
-        await rig.ended()
+        pid = await rig.standing(target())
         os.kill(pid, signal.SIGKILL)
         rig.lines.clear()
         await rig.serving(target())
