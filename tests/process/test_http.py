@@ -4,6 +4,7 @@ import traceback
 
 import pytest
 
+from support import patient_loop
 from support.fake_api import KEY, Asked, FakeApi, Writer, answer, serving, silence
 from support.rude import free_port
 from vllm_fsm.adapters.probes import http
@@ -19,7 +20,7 @@ def ask(api: FakeApi, path: str = "/x", *, body: bytes = b"", limit: int = 1000,
             headers = {"authorization": f"Bearer {KEY}"}
             return await request("127.0.0.1", api.port, method, path, headers, body, limit_bytes=limit, timeout=within)
 
-    return asyncio.run(conversation())
+    return patient_loop.run(conversation())
 
 
 def sends(*pieces: bytes, then: str = "close") -> FakeApi:
@@ -101,7 +102,7 @@ def test_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nobody_listens() -> None:
     with pytest.raises(Refused):
-        asyncio.run(request("127.0.0.1", free_port(), "GET", "/", limit_bytes=1, timeout=5))
+        patient_loop.run(request("127.0.0.1", free_port(), "GET", "/", limit_bytes=1, timeout=5))
 
 
 GARBAGE = bytes(range(256)) * 4
@@ -175,7 +176,7 @@ def test_a_large_question_is_sent_to_somebody_who_does_not_read() -> None:
             await server.wait_closed()
 
     with pytest.raises(TimedOut):
-        asyncio.run(conversation())
+        patient_loop.run(conversation())
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.ENOBUFS])
@@ -185,7 +186,7 @@ def test_our_own_trouble_is_told_apart(code: int, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(http.asyncio, "open_connection", fail)
     with pytest.raises(Unable, match=errno.errorcode[code]):
-        asyncio.run(request("127.0.0.1", 1, "GET", "/", limit_bytes=1, timeout=5))
+        patient_loop.run(request("127.0.0.1", 1, "GET", "/", limit_bytes=1, timeout=5))
 
 
 def test_a_cancelled_question_closes_its_connection() -> None:
@@ -212,7 +213,7 @@ def test_a_cancelled_question_closes_its_connection() -> None:
             await asyncio.wait_for(closed.wait(), 5)
             return True
 
-    assert asyncio.run(conversation())
+    assert patient_loop.run(conversation())
 
 
 # --- the key ---
@@ -256,8 +257,8 @@ def test_no_error_shows_the_key_even_if_the_server_echoes_it(handler: object) ->
 def test_a_key_that_is_no_header_value_is_not_shown() -> None:
     headers = {"authorization": f"Bearer {KEY}\n"}
     with pytest.raises(Unable) as caught:
-        asyncio.run(request("127.0.0.1", 1, "GET", "/", headers, limit_bytes=1, timeout=1))
+        patient_loop.run(request("127.0.0.1", 1, "GET", "/", headers, limit_bytes=1, timeout=1))
     assert KEY not in everything(caught.value)
     with pytest.raises(Unable) as caught:
-        asyncio.run(request("127.0.0.1", 1, "GET", "/", {"a": f"\u20ac{KEY}"}, limit_bytes=1, timeout=1))
+        patient_loop.run(request("127.0.0.1", 1, "GET", "/", {"a": f"\u20ac{KEY}"}, limit_bytes=1, timeout=1))
     assert KEY not in everything(caught.value)

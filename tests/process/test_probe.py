@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from support import patient_loop
 from support.fake_api import KEY, MODEL, Asked, FakeApi, Handler, Writer, always, answer, models, serving, silence
+from support.patient_loop import now
 from support.rude import free_port
 from support.wait import await_for, wait_for
 from vllm_fsm.adapters.probes import api as engine_api
@@ -54,7 +56,7 @@ class Rig:
     lines: list[tuple[str, dict[str, object]]]
 
     def start(self, epoch: int = 1, pid: int = OWN_SESSION, rest: float = 60.0, wanted: Target | None = None) -> None:
-        deadline = time.monotonic() + rest
+        deadline = now() + rest
         self.prober.start(fx.StartProbes(epoch, wanted or target(), pid, deadline))
 
     def of(self, kind: type[ev.Event]) -> list[Any]:
@@ -95,7 +97,7 @@ def run(test: Test, api: FakeApi | None = None, port: int | None = None, host: s
         if port is None:
             await fake.listen()
         try:
-            prober = Prober(events.append, time.monotonic, log, host, port or fake.port, **{**FAST, **pace})
+            prober = Prober(events.append, now, log, host, port or fake.port, **{**FAST, **pace})
             rig = Rig(prober, events, lines)
             try:
                 await test(fake, rig)
@@ -107,7 +109,7 @@ def run(test: Test, api: FakeApi | None = None, port: int | None = None, host: s
             await fake.close()
         return rig
 
-    rig = asyncio.run(all_of_it())
+    rig = patient_loop.run(all_of_it())
     assert KEY not in repr(rig.lines) + repr(rig.events), "the key is nobody's business"
     assert not [line for line in rig.lines if line[0] == "probe-error"], rig.lines
     return rig
@@ -126,7 +128,7 @@ def looks() -> Iterator[list[float]]:
     look = EngineApi.listeners
 
     def counted(self: EngineApi) -> Any:
-        taken.append(time.monotonic())
+        taken.append(now())
         return look(self)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -164,10 +166,10 @@ def test_an_engine_that_listens_late_is_proven_at_once() -> None:
             await await_for(lambda: len(taken) >= 5, what="looks at a closed port")
             assert not rig.events
             assert not rig.lines, "waiting is no news"
-            began = time.monotonic()
+            began = now()
             await api.listen(port)
             await rig.until(ev.ProbePassed)
-        assert time.monotonic() - began < 1
+        assert now() - began < 1
         assert api.connections == 4, "no connection but for a question"
 
     port = free_port()
@@ -339,9 +341,9 @@ def test_a_token_may_take_all_of_the_start_up_time_and_is_asked_for_once() -> No
         api.handlers["/v1/completions"] = late
         rig.start()
         await await_for(lambda: api.count("/v1/completions") == 1, what="the token request")
-        asked = time.monotonic()
+        asked = now()
         long = 0.1  # more than an answer without a token and than a canary may take
-        await await_for(lambda: time.monotonic() > asked + long, what="time to pass")
+        await await_for(lambda: now() > asked + long, what="time to pass")
         assert not rig.events
         release.set()
         await rig.until(ev.ProbePassed)
@@ -433,12 +435,12 @@ def test_a_look_that_is_dear_is_taken_less_often(monkeypatch: pytest.MonkeyPatch
 
     async def test(_api: FakeApi, rig: Rig) -> None:
         used = time.thread_time()
-        began = time.monotonic()
+        began = now()
         rig.start()
         await await_for(lambda: taken >= 5, what="looks")
         await rig.prober.close()
         # A fiftieth of a core, and what this waiting itself takes.
-        assert time.monotonic() - began > 40 * 4 * 0.002
+        assert now() - began > 40 * 4 * 0.002
         assert time.thread_time() - used < 0.3
 
     monkeypatch.setattr(EngineApi, "listeners", dear)
@@ -778,9 +780,9 @@ def test_the_token_that_proved_it_puts_off_the_first_canary() -> None:
 def test_an_answered_canary_puts_off_the_next_one() -> None:
     async def test(api: FakeApi, rig: Rig) -> None:
         await rig.proven()
-        proven = time.monotonic()
+        proven = now()
         await rig.until(ev.EngineStepped, 3)
-        assert time.monotonic() - proven >= 3 * 0.1
+        assert now() - proven >= 3 * 0.1
         assert completions(rig, api) == 3
         assert api.count("/metrics") > 6, "the counter is read meanwhile"
 
@@ -798,10 +800,10 @@ def test_an_engine_that_hangs_is_stuck_again_and_again_and_steps_as_soon_as_it_a
             writer.write(api.proper(asked))
 
         api.handlers["/v1/completions"] = hang
-        began = time.monotonic()
+        began = now()
         stuck = await rig.until(ev.EngineStuck, 2)
         assert {event.epoch for event in stuck} == {9}
-        assert time.monotonic() - began >= 2 * 0.15
+        assert now() - began >= 2 * 0.15
         assert stuck[1].at - stuck[0].at >= 0.15, "each canary has all of its time"
         steps = len(rig.of(ev.EngineStepped))
         release.set()
@@ -889,10 +891,10 @@ def test_errors_for_all_of_the_canary_s_time_are_a_strike_and_one_alone_is_none(
         await await_for(lambda: failures >= 2, what="asked again within the same canary")
         await rig.until(ev.EngineStepped, len(rig.of(ev.EngineStepped)) + 1)
         assert not rig.of(ev.EngineStuck)
-        began = time.monotonic()
+        began = now()
         api.handlers["/v1/completions"] = handler
         await rig.until(ev.EngineStuck, 2)
-        assert time.monotonic() - began >= 2 * 0.15
+        assert now() - began >= 2 * 0.15
 
     run(test)
 
@@ -1016,7 +1018,7 @@ def test_a_mistake_of_ours_is_logged_without_the_key_and_probing_goes_on(monkeyp
         async with serving(FakeApi()) as api:
             prober = Prober(
                 events.append,
-                time.monotonic,
+                now,
                 lambda event, /, **fields: lines.append((event, fields)),
                 "127.0.0.1",
                 api.port,
@@ -1033,4 +1035,4 @@ def test_a_mistake_of_ours_is_logged_without_the_key_and_probing_goes_on(monkeyp
         assert all("line" in error for error in errors)
         assert KEY not in repr(lines)
 
-    asyncio.run(all_of_it())
+    patient_loop.run(all_of_it())
