@@ -113,6 +113,11 @@ class FakeHub:
             running = [request for request in fresh if "running" in request]
         return sorted(self._ended + running, key=lambda request: float(request["t"]))
 
+    def over(self) -> list[dict[str, Any]]:
+        """Wait until no request is running, and return all: a client may have its answer before the hub has ended."""
+        wait_for(lambda: not any("running" in request for request in self.requests()))
+        return self.requests()
+
     def sent(self, path_part: str = "/resolve/") -> int:
         """Sum the bytes of bodies that were sent for every GET with `path_part` in its path."""
         asked = (request for request in self.requests() if request["method"] == "GET")
