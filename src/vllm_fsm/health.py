@@ -195,7 +195,7 @@ def _loading(snapshot: Snapshot, wall: Wall) -> list[Message]:
         parts.append(snapshot.note)
     if snapshot.engine is Engine.TERMINATING:
         parts.append(Message.of("StoppingLast"))
-    return [*parts, *snapshot.warnings]
+    return [*parts, *_looking(snapshot), *snapshot.warnings]
 
 
 def _ready(snapshot: Snapshot, _wall: Wall) -> list[Message]:
@@ -206,7 +206,7 @@ def _ready(snapshot: Snapshot, _wall: Wall) -> list[Message]:
         return [serves, problem.message, *_mending(snapshot), *_tries(snapshot), *snapshot.warnings]
     if downloading(snapshot) and snapshot.target is not None:
         return [_progress("ReadyNext", snapshot.progress, snapshot.target.model), *snapshot.warnings]
-    return [Message.of("Ready"), *snapshot.warnings]
+    return [Message.of("Ready"), *_looking(snapshot), *snapshot.warnings]
 
 
 def _failed(snapshot: Snapshot, wall: Wall) -> list[Message]:
@@ -234,6 +234,13 @@ def _mending(snapshot: Snapshot) -> list[Message]:
     """What to do, where the engine named a number that would do."""
     found = fix(snapshot)
     return [] if found is None else [Message.of("FixOffered", change=str(found.change))]
+
+
+def _looking(snapshot: Snapshot) -> list[Message]:
+    """What is waited for while files are looked for: moments, but for a disk that does not answer."""
+    if snapshot.download is not Download.CHECKING or snapshot.target is None:
+        return []
+    return [Message.of("Looking", model=snapshot.target.model)]
 
 
 def _tries(snapshot: Snapshot) -> list[Message]:

@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from support import rude
+from support import dead_disk, rude
 from support.controller import Controller
 from support.wait import wait_for
 from vllm_fsm import flags, lock
@@ -194,6 +194,35 @@ def test_by_another_versions_flags_an_edit_is_only_warned_of(controller):
     controller.serve("tiny", "--max-model-length", "256")
     health = controller.ready(2)
     assert [warning["id"] for warning in health["warnings"]] == ["VersionUnknown", "FlagUnknownMeant"]
+
+
+# --- disks that do not answer --------------------------------------------------------------------------------------
+
+needs_dead_disk = pytest.mark.skipif(not dead_disk.possible(), reason="/dev/fuse cannot be opened here")
+
+
+@needs_dead_disk
+def test_a_model_on_a_disk_that_does_not_answer_holds_nothing_up(tmp_path):
+    disk = tmp_path / "disk"
+
+    def work():
+        with Controller(tmp_path, overrides=FAST) as controller:
+            controller.serve("tiny").ready(1)
+            controller.serve(f"{disk}/model")
+            health = controller.until("Ready", also=lambda h: h["target"]["model"] == f"{disk}/model")
+            assert f"The files of {disk}/model are being looked for." in health["message"]
+            assert get(controller, "/v1/models", controller.key) == 200
+            controller.serve("tiny", "--max-model-len", "256").ready(2)
+            controller.serve().until("NoModel")
+            controller.serve(f"{disk}/model")
+            health = controller.until("Loading")
+            assert (health["reason"], health["pid"]) == (None, None)
+            assert f"The files of {disk}/model are being looked for." in health["message"]
+            controller.serve("tiny").ready(3)
+            controller.serve(f"{disk}/model").until("Ready", also=lambda h: "looked for" in h["message"])
+            assert controller.stop() == 0
+
+    dead_disk.on_dead_disk(disk, work)
 
 
 # --- engines that misbehave --------------------------------------------------------------------------------------

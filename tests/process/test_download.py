@@ -10,11 +10,13 @@ import random
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
@@ -23,10 +25,13 @@ from support.download_rig import KEY, Rig
 from support.fake_hub import FakeHub
 from support.volume import mount, on_volume
 from support.wait import await_for
+from vllm_fsm.adapters.aside import aside
+from vllm_fsm.adapters.download import downloader
 from vllm_fsm.core import events
 from vllm_fsm.core.snapshot import Finding, Target
 from vllm_fsm.messages import text
 from vllm_fsm.weights.hub_cache import PIECE, RepoFolder
+from vllm_fsm.weights.needs import Needs, needs
 
 MIB = 1 << 20
 TOKEN = "hf_" + "t" * 34
@@ -152,6 +157,62 @@ def test_a_local_model_needs_nothing(hub: FakeHub, models: Path, tmp_path: Path)
 
     play(scenario, hub, models)
     assert hub.requests() == []
+
+
+def test_a_look_that_does_not_return_holds_nothing_up(
+    hub: FakeHub, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    answers = threading.Event()
+
+    def hang(target: Target, **options: Any) -> Needs:
+        if target.model == "/away":
+            looks.append(target.model)
+            assert answers.wait(5.0)
+        return needs(target, **options)
+
+    monkeypatch.setattr(downloader, "needs", hang)
+
+    async def scenario(rig: Rig) -> None:
+        rig.begin("/away")
+        await await_for(lambda: len(looks) == 1, what="the first look")
+        rig.start("/away")
+        await await_for(lambda: len(looks) == 2, what="the second look")
+        assert isinstance(await rig.checks(str(tmp_path)), events.WeightsComplete)
+        rig.begin("/away")
+        await await_for(lambda: len(looks) == 3, what="the third look")
+
+    play(scenario, hub, models)
+    assert not answers.is_set()
+    answers.set()
+
+
+def test_a_killed_child_that_a_dead_disk_holds_is_not_waited_for(
+    hub: FakeHub, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repo("org/model", size_mb=20)
+    hub.bandwidth(MIB)
+    answers = threading.Event()
+
+    def end(process: subprocess.Popen[bytes]) -> int:
+        answers.wait()
+        return process.wait()
+
+    monkeypatch.setattr(downloader._Child, "status", lambda child: aside(end, child._process))
+    monkeypatch.setattr(downloader, "GONE", 0.1)
+
+    async def scenario(rig: Rig) -> None:
+        rig.start("org/model")
+        await rig.moves()
+        assert isinstance(await rig.checks(str(tmp_path)), events.WeightsComplete)
+        rig.start("org/model")
+        await rig.moves()
+
+    play(scenario, hub, models)
+    answers.set()
+    for thread in threading.enumerate():
+        if thread.name == "aside":
+            thread.join(10.0)
 
 
 def test_what_only_vllm_can_fetch_is_left_to_it_with_a_note(hub: FakeHub, models: Path) -> None:

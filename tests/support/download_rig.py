@@ -51,10 +51,14 @@ class Rig:
         self.start(*arguments, **environment)
         return await self.ending(timeout)
 
-    async def checks(self, *arguments: str, **environment: str) -> Any:
-        """Look into the cache and return what came of it."""
+    def begin(self, *arguments: str, **environment: str) -> None:
+        """Begin to look for what `arguments` need."""
         self.fetch += 1
         self.downloader.check(effects.CheckWeights(self.fetch, self.target(*arguments, **environment)))
+
+    async def checks(self, *arguments: str, **environment: str) -> Any:
+        """Look into the cache and return what came of it."""
+        self.begin(*arguments, **environment)
         return await self.ending()
 
     async def fails(self, *arguments: str, **environment: str) -> Finding:

@@ -18,12 +18,21 @@ def on_volume(place: Path, mib: int, work: Callable[[], None]) -> None:
     Without privileges the child has a user namespace of its own, in which it may mount.
     """
     place.mkdir()
+
+    def whole() -> None:
+        own_mounts()
+        mount("-t", "tmpfs", "-o", f"size={mib}m", "none", str(place))
+        work()
+
+    in_child(whole)
+
+
+def in_child(work: Callable[[], None]) -> None:
+    """Do `work` in a child process; its failure is ours."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            own_mounts()
-            mount("-t", "tmpfs", "-o", f"size={mib}m", "none", str(place))
             work()
             status = 0
         except BaseException:

@@ -36,12 +36,18 @@ def test_no_model():
 
 
 def test_loading():
-    assert shown(Story().wants(target())) == ("loading", LOADING)
     assert shown(Story().loading()) == ("loading", f"{LOADING} Reading the programs.")
 
 
 def test_ready():
     assert shown(Story().ready()) == ("success", "The vLLM API is ready")
+
+
+def test_a_look_for_files_is_named_since_a_dead_disk_may_keep_it_waiting():
+    looking = "The files of org/one are being looked for. Where that takes long, a disk does not answer."
+    assert shown(Story().wants(target())) == ("loading", f"{LOADING} {looking}")
+    result, message = shown(Story().ready().wants(target("org/two")))
+    assert (result, message) == ("success", f"The vLLM API is ready. {looking.replace('one', 'two')}")
 
 
 def test_the_deadline():

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 PROGRAM = os.path.join(os.path.dirname(__file__), "fetcher.py")
 SPARE = 1 << 30
 """Bytes that a download leaves free: a full volume breaks more than a download."""
+GONE = 5.0
+"""Seconds in which a killed child is seen gone: one that hangs in the kernel over a dead disk does no more harm."""
 LONGEST_LINE = 1 << 16
 """Bytes of one line from the child."""
 COMPLAINT = 2000
@@ -42,6 +44,9 @@ _PASSED_ON = re.compile(
 )
 """The target's variables that concern the hub and the way to it; its other secrets are not the child's business."""
 _NOT_FOR_US = frozenset({"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_ENABLE_HF_TRANSFER"})
+
+Work = Callable[[int, Target], Coroutine[Any, Any, None]]
+"""What is done for the check or download of this number and target."""
 
 
 class Downloader:
@@ -84,25 +89,22 @@ class Downloader:
     # --- effects -----------------------------------------------------------------------------------------------------
 
     def check(self, effect: effects.CheckWeights) -> None:
-        """Look into the cache → WeightsComplete, WeightsMissing, DownloadFailed."""
-        wanted = self._needs(effect.target)
-        if not wanted.repos and wanted.problem is None:
-            # Nothing to be looked for: a start from a local directory waits for no thread.
-            self._post(events.WeightsComplete(self._clock(), effect.fetch, note=wanted.unresolved))
-            return
-        self._begin(lambda: self._check(effect.fetch, wanted), effect.fetch)
+        """Look into the cache and at paths here → WeightsComplete, WeightsMissing, DownloadFailed.
+
+        A disk that does not answer is waited for, in a thread of its own: until then another effect ends the wait.
+        """
+        self._begin(self._check, effect)
 
     def start(self, effect: effects.StartDownload) -> None:
         """Fetch → DownloadProgressed …, then WeightsComplete or DownloadFailed."""
-        wanted = self._needs(effect.target)
-        self._begin(lambda: self._fetch(effect.fetch, effect.target, wanted), effect.fetch)
+        self._begin(self._fetch, effect)
 
     def cancel(self, _effect: effects.CancelDownload) -> None:
         """Kill what is under way; what was fetched stays."""
         self._drop()
 
     async def close(self) -> None:
-        """End everything; nothing is posted any more."""
+        """End everything, within seconds; nothing is posted any more."""
         self._drop()
         await asyncio.gather(*self._ended, return_exceptions=True)
 
@@ -112,10 +114,7 @@ class Downloader:
             self._work.cancel()
             self._work = None
 
-    def _needs(self, target: Target) -> Needs:
-        return needs(target, inherited=os.environ)
-
-    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]], fetch: int) -> None:
+    def _begin(self, work: Work, effect: effects.CheckWeights | effects.StartDownload) -> None:
         """Do `work` when what was begun before has ended: two children would be in each other's way."""
         before = tuple(self._ended)
 
@@ -123,9 +122,10 @@ class Downloader:
             if before:
                 await asyncio.wait(before)
             try:
-                await work()
+                await work(effect.fetch, effect.target)
             except Exception as error:
-                self._fail(fetch, Finding.of("DownloadFailed", error=self._redact(f"{type(error).__name__}: {error}")))
+                finding = Finding.of("DownloadFailed", error=self._redact(f"{type(error).__name__}: {error}"))
+                self._fail(effect.fetch, finding)
 
         self._drop()
         self._work = asyncio.get_running_loop().create_task(do())
@@ -134,8 +134,8 @@ class Downloader:
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
-    async def _check(self, fetch: int, wanted: Needs) -> None:
-        found = await aside(look, self._models, wanted)
+    async def _check(self, fetch: int, target: Target) -> None:
+        found = await aside(lambda: look(self._models, _needs(target)))
         now = self._clock()
         if found.problem is not None:
             self._post(events.DownloadFailed(now, fetch, found.problem))
@@ -146,7 +146,8 @@ class Downloader:
 
     # --- fetching ----------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, fetch: int, target: Target, wanted: Needs) -> None:
+    async def _fetch(self, fetch: int, target: Target) -> None:
+        wanted = await aside(_needs, target)
         attempt = _Attempt(fetch, self._clock)
         given = environment(os.environ, target, wanted, models=self._models, xet=self._xet)
         if not _is_address(given.get("HF_ENDPOINT", "https://huggingface.co")):
@@ -235,7 +236,7 @@ class Downloader:
 
 
 class _Child:
-    """The fetcher at work on its order; `async with` leaves nothing of it."""
+    """The fetcher at work on its order; `async with` leaves nothing of it, unless a dead disk holds it."""
 
     def __init__(self, order: Mapping[str, Any], given: Mapping[str, str]) -> None:
         self.lines = asyncio.StreamReader(LONGEST_LINE)
@@ -274,7 +275,7 @@ class _Child:
     async def _end(self) -> None:
         self._process.kill()
         # Its locks and its memory are free when it is reaped.
-        await asyncio.shield(self.status())
+        await asyncio.wait((asyncio.create_task(self.status()),), timeout=GONE)
 
 
 class _Attempt:
@@ -305,6 +306,10 @@ class _Attempt:
         done = said["done"] if total is None else max(0, min(said["done"], total))
         eta = None if total is None else time_left(total - done, speed)
         return Progress(said["repo"], done, total, speed, eta, said["files_done"], said["files"])
+
+
+def _needs(target: Target) -> Needs:
+    return needs(target, inherited=os.environ)
 
 
 def environment(
