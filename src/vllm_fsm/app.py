@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from vllm_fsm import health, journal, lock
 from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.aside import within
 from vllm_fsm.adapters.download.downloader import Downloader
 from vllm_fsm.adapters.gpu_memory import GpuMemory
 from vllm_fsm.adapters.health_file import HEARTBEAT, HealthFile
@@ -57,6 +58,9 @@ BUG: Final = 70
 
 AHEAD: Final = 20
 """Turns of the loop in which a start that waits for nothing comes to its execution."""
+
+JUDGED: Final = 2.0
+"""Seconds in which arguments are judged, or not at all: that looks at paths they name, whose disk may not answer."""
 
 PROBED: Final = r'INFO: +(?:127\.0\.0\.1|::1|{host}):\d+ - "GET /(?:health|metrics) HTTP/1\.1" 200 OK'
 """uvicorn's access line for a probe that went well: 17,000 a day that say nothing."""
@@ -292,9 +296,11 @@ class Controller:
         self._look_again(min((at for at in (wanted.again, self.requests.again) if at is not None), default=None))
 
     def _judge(self, found: Effective) -> Effective:
-        from vllm_fsm.judgement import judged
-
-        return judged(found, self.config.engine)
+        try:
+            return within(JUDGED, _judged, found, self.config.engine)
+        except (TimeoutError, RuntimeError) as error:  # none, or no thread to ask in
+            self.log("arguments-not-judged", error=str(error))
+            return found
 
     def _look_again(self, at: float | None) -> None:
         if self._again is not None:
@@ -406,6 +412,12 @@ class Controller:
 
     def _now(self) -> str:
         return health.timestamp(datetime.now(UTC))
+
+
+def _judged(found: Effective, command: Sequence[str]) -> Effective:
+    from vllm_fsm.judgement import judged
+
+    return judged(found, command)
 
 
 def _version() -> str:

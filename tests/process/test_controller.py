@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from contextlib import closing
+from unittest.mock import ANY
 
 import pytest
 
@@ -220,6 +221,20 @@ def test_a_model_on_a_disk_that_does_not_answer_holds_nothing_up(tmp_path):
             assert f"The files of {disk}/model are being looked for." in health["message"]
             controller.serve("tiny").ready(3)
             controller.serve(f"{disk}/model").until("Ready", also=lambda h: "looked for" in h["message"])
+            assert controller.stop() == 0
+
+    dead_disk.on_dead_disk(disk, work)
+
+
+@needs_dead_disk
+def test_an_edit_that_names_a_file_on_such_a_disk_counts_unjudged(tmp_path):
+    disk = tmp_path / "disk"
+
+    def work():
+        with Controller(tmp_path, overrides=FAST) as controller:
+            controller.serve("tiny").ready(1)
+            controller.serve("tiny", "--chat-template", f"{disk}/template.jinja").ready(2)
+            assert controller.events("arguments-not-judged") == [ANY]
             assert controller.stop() == 0
 
     dead_disk.on_dead_disk(disk, work)

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from support.engine_rig import KEY, Rig, alive, runs, target
 from support.wait import await_for, wait_for
 from support.warm_vllm import install
 from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.process.warm import identity
 from vllm_fsm.adapters.process.warm import keeper as keeper_module
 from vllm_fsm.adapters.process.warm.off import Times
 from vllm_fsm.core import events
@@ -828,6 +830,23 @@ def test_a_keeper_that_cannot_look_does_not_keep_the_engine_from_starting(script
         assert rig.logged("warm-parent-failed") == [{"error": "[Errno 24] Too many open files"}]
 
     play(scenario, script, settle=3600.0)
+
+
+def test_a_disk_that_does_not_answer_does_not_either(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+
+    def hang(command: object, environment: object) -> None:
+        answers.wait()
+
+    async def scenario(rig: WarmRig) -> None:
+        pid = await rig.standing(target())
+        monkeypatch.setattr(identity, "of", hang)
+        plain = await rig.serving(target())
+        assert plain.pid != pid
+        assert rig.logged("warm-parent-not-used") == [{"difference": "no answer within 1 s"}]
+
+    play(scenario, script)
+    answers.set()
 
 
 def test_one_that_is_slow_is_not_waited_for_for_ever(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:

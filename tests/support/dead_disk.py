@@ -1,4 +1,4 @@
-"""A disk that does not answer, seen by nobody else: whoever looks at a path on it waits, as on an NFS without its server.
+"""A disk that does not answer, seen by nobody else: who looks at a path on it waits, as on an NFS without its server.
 
 It is a FUSE file system whose daemon reads nothing. A signal that kills ends such a wait.
 """

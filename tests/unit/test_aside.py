@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from support.wait import await_for
-from vllm_fsm.adapters.aside import aside
+from vllm_fsm.adapters.aside import aside, within
 
 
 def test_what_the_call_returns_and_raises_comes_back() -> None:
@@ -100,3 +100,24 @@ def test_what_no_future_takes_comes_back_as_another_error() -> None:
 
     with pytest.raises(RuntimeError, match="enough"):
         asyncio.run(aside(end))
+
+
+def test_an_answer_within_the_time() -> None:
+    assert within(10.0, divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        within(10.0, divmod, 7, 0)
+
+
+def test_no_answer_within_the_time() -> None:
+    go_on = threading.Event()
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
+        within(0.01, go_on.wait)
+    go_on.set()
+
+
+def test_an_answer_that_says_that_something_took_too_long() -> None:
+    def late() -> None:
+        raise TimeoutError("the server")
+
+    with pytest.raises(TimeoutError, match="the server"):
+        within(10.0, late)

@@ -1,7 +1,7 @@
-"""A call beside the event loop, in a thread that ends with it.
+"""A call that may hang in the kernel over a disk: in a thread that ends with it.
 
 Not in the pool of the loop: it keeps as many threads as were ever busy at a time, each with memory of its own, and the
-end of the loop waits for one that hangs in the kernel over a disk.
+end of the loop waits for one that hangs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar, TypeVarTuple, cast
 
 T = TypeVar("T")
@@ -44,5 +45,32 @@ async def aside(act: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(tell, result, error)
 
-    threading.Thread(target=work, name="aside", daemon=True).start()
+    _begin(work)
     return await done
+
+
+def within(seconds: float, act: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
+    """The same for what ends at once as a rule, where a decision cannot be put off: the event loop waits as well.
+
+    Raises:
+        TimeoutError: there is no answer within `seconds`; `act` goes on to its end.
+    """
+    done: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(act(*arguments))
+        except BaseException as error:
+            done.set_exception(error)
+
+    _begin(work)
+    try:
+        return done.result(seconds)
+    except TimeoutError:
+        if done.done():
+            raise
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+
+
+def _begin(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="aside", daemon=True).start()

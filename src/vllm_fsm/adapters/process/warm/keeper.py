@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from vllm_fsm.adapters import memory
+from vllm_fsm.adapters.aside import within
 from vllm_fsm.adapters.ports import Clock, Log
 from vllm_fsm.adapters.process import pidfd, pulse
 from vllm_fsm.adapters.process.attempt import Attempt
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from vllm_fsm.adapters.process.warm.identity import Identity
 
 PATIENCE: Final = 1.0
-"""Seconds in which a warm parent must take its order; after that the start is a plain one."""
+"""Seconds in which a warm parent must take its order, and vLLM's files be looked at; else the start is a plain one."""
 LONGEST: Final = 600.0
 """Seconds that the imports may take; 20 on two idle cores, at the lowest priority much more."""
 HASTE: Final = 180.0
@@ -218,7 +219,7 @@ class Keeper:
         try:
             difference = self._difference(spare, given) if spare.ready else "it is not ready yet"
         except Exception as error:
-            difference = repr(error)
+            difference = _told(error)
         if difference:
             self._log("warm-parent-not-used", difference=difference)
             self.release(spare)
@@ -439,7 +440,7 @@ class Keeper:
         # Imported when it is needed: `shutil` and `glob` would take their time at every start of the controller.
         from vllm_fsm.adapters.process.warm import identity
 
-        return identity.of(self._command, environment)
+        return within(self._patience, identity.of, self._command, environment)
 
     def _take(self) -> Spare | None:
         """Have it no more, and look after it no more."""
