@@ -69,28 +69,8 @@ def _more(folder: RepoFolder, commit: str, *, remote_code: bool) -> str | None:
 
 def complete_commit(folder: RepoFolder, repo: Repo) -> str | None:
     """Return the commit of `repo` that is complete in the cache, None if there is none."""
-    commit = folder.commit(repo.revision)
-    if commit is None:
-        return None
-    listing = folder.listing(commit)
-    known = listing.entries if listing is not None else None
-    paths = list(known) if known is not None else folder.files(commit)
-    shards = partial(_shards, folder, commit)
-    try:
-        wanted = {*plain_files(paths, repo.role), *weight_files(paths, repo, shards)}
-    except NoWeights:
-        return None
-    if known is not None:
-        return commit if all(folder.holds(commit, known[path]) for path in wanted) else None
-    # Nobody listed this snapshot: there must be a configuration, and of each index that counts all that it names.
-    there = set(paths)
-    for index in (path for path in paths if path.endswith(".index.json")):
-        named = set(shards(index))
-        if named & wanted and not named <= there:
-            return None
-    if repo.role is Role.ADAPTER and not there & _ADAPTER:
-        return None
-    return commit if there & _CONFIGURATIONS else None
+    found = _complete(folder, repo)
+    return None if found is None else found[0]
 
 
 def weights(folder: RepoFolder, repo: Repo) -> list[str]:
@@ -98,12 +78,8 @@ def weights(folder: RepoFolder, repo: Repo) -> list[str]:
 
     Empty while it is not complete.
     """
-    commit = complete_commit(folder, repo)
-    if commit is None:
-        return []
-    listing = folder.listing(commit)
-    paths = list(listing.entries) if listing is not None else folder.files(commit)
-    return [folder.snapshot(commit, path) for path in weight_files(paths, repo, partial(_shards, folder, commit))]
+    found = _complete(folder, repo)
+    return [] if found is None else [folder.snapshot(found[0], path) for path in found[1]]
 
 
 def local_weights(repo: Repo) -> list[str]:
@@ -118,6 +94,33 @@ def local_weights(repo: Repo) -> list[str]:
     except (OSError, NoWeights):
         return []
     return [os.path.join(repo.id, name) for name in chosen]
+
+
+def _complete(folder: RepoFolder, repo: Repo) -> tuple[str, list[str]] | None:
+    """Return the commit of `repo` that is complete in the cache, and its weights; None if there is none."""
+    commit = folder.commit(repo.revision)
+    if commit is None:
+        return None
+    listing = folder.listing(commit)
+    known = listing.entries if listing is not None else None
+    paths = list(known) if known is not None else folder.files(commit)
+    shards = partial(_shards, folder, commit)
+    try:
+        chosen = weight_files(paths, repo, shards)
+    except NoWeights:
+        return None
+    wanted = {*plain_files(paths, repo.role), *chosen}
+    if known is not None:
+        return (commit, chosen) if all(folder.holds(commit, known[path]) for path in wanted) else None
+    # Nobody listed this snapshot: there must be a configuration, and of each index that counts all that it names.
+    there = set(paths)
+    for index in (path for path in paths if path.endswith(".index.json")):
+        named = set(shards(index))
+        if named & wanted and not named <= there:
+            return None
+    if repo.role is Role.ADAPTER and not there & _ADAPTER:
+        return None
+    return (commit, chosen) if there & _CONFIGURATIONS else None
 
 
 def _shards(folder: RepoFolder, commit: str, index: str) -> list[str]:
