@@ -110,10 +110,8 @@ class Keeper:
         """Why there is none."""
         self._failures = 0
         self._rest_until = 0.0
-        self._serving_warm = self._hasty = False
-        """The engine that starts, or serves, was a warm parent; it was made in haste."""
-        self._served_yet = False
-        """It was ready."""
+        self._engine: Spare | None = None
+        """What became the engine that starts, or serves; None: it was started plainly, or there is none."""
         self._study: plan.Study | None = None
         self._working: asyncio.Task[None] | None = None
         self._hurrying: asyncio.Task[None] | None = None
@@ -166,9 +164,7 @@ class Keeper:
         """An engine was executed: `spare` became it, if there was one."""
         if self._closed:
             return
-        self._serving_warm = spare is not None
-        self._hasty = spare is not None and spare.hasty
-        self._served_yet = False
+        self._engine = spare
         self._end_study()
         try:
             unsupported = self._mode == AUTO and self._unsupported(lambda _: given)
@@ -183,10 +179,10 @@ class Keeper:
 
     def ended(self, *, asked: bool) -> None:
         """The engine ended; `asked`: because we wanted it."""
-        if self._serving_warm and not self._served_yet and not asked:
+        if self._engine is not None and not self._engine.served and not asked:
             self.failed("its engine ended before it served")
             self._throw_away("broken")
-        self._serving_warm = False
+        self._engine = None
         self._end_study()
 
     # --- what is asked -------------------------------------------------------------------------------------------
@@ -473,18 +469,18 @@ class Keeper:
         for _ in range(LOOKS):
             for difference in study.look():
                 self._log("warm-child-not-used", difference=difference)
-                if difference == plan.NO_ANSWER and self._hasty:
+                if difference == plan.NO_ANSWER and self._engine is not None and self._engine.hasty:
                     self.failed("a child of it was not used")
             await asyncio.sleep(STUDY)
 
     def _served(self) -> None:
         """The engine serves."""
-        self._served_yet = True
         if self._study is not None:
             self._study.look()
             self._study.end()
         self._end_study()
-        if self._serving_warm:
+        if self._engine is not None:
+            self._engine.served = True
             self._failures = 0
 
     def _end_study(self) -> None:

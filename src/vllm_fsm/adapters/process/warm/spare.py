@@ -47,6 +47,8 @@ class Spare:
         self.watching: asyncio.Task[None] | None = None
         """Looks after it from then on."""
         self.ready = False
+        self.served = False
+        """It became an engine that was ready."""
         self.memory = 0
         """Bytes, each page that several processes share in equal parts (PSS)."""
         self.seconds = 0.0
