@@ -72,7 +72,7 @@ class ReadAhead:
         if target is None:
             self._take_up("", NONE)
         else:
-            self._deciding = self._do(self._decide(target))
+            self._deciding = self._do(target.model, self._decide, target)
 
     async def close(self) -> None:
         """End it."""
@@ -92,11 +92,10 @@ class ReadAhead:
             await _over(lambda: not self._looking)
             self._looking = True
             wanted = await aside(self._look, target)
-        except Exception as error:
+        except Exception:
             self._take_up("", NONE)
-            self._log("weights-not-read-ahead", model=target.model, why=repr(error))
-        else:
-            self._take_up(target.model, wanted)
+            raise
+        self._take_up(target.model, wanted)
 
     def _look(self, target: Target) -> Files:
         try:
@@ -113,17 +112,11 @@ class ReadAhead:
             self._work.cancel()
             self._work = None
         if any(wanted):
-            self._work = self._do(self._guarded(model, wanted))
-
-    async def _guarded(self, model: str, wanted: Files) -> None:
-        try:
-            if self._killed is not None:
-                await asyncio.wait((self._killed,))
-            await self._read(model, wanted)
-        except Exception as error:
-            self._log("weights-not-read-ahead", model=model, why=repr(error))
+            self._work = self._do(model, self._read, model, wanted)
 
     async def _read(self, model: str, wanted: Files) -> None:
+        if self._killed is not None:
+            await asyncio.wait((self._killed,))
         began = self._clock()
         said: dict[str, Any] = {}
         process = self._execute(wanted)
@@ -133,11 +126,19 @@ class ReadAhead:
             stopped = False
         finally:
             process.kill()
-            self._killed = self._do(_reap(process))
+            self._killed = self._do(model, _reap, process)
             self._tell(model, said, self._clock() - began, stopped=stopped)
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
+    def _do(self, model: str, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> asyncio.Task[None]:
+        """Do `work` for `model`; what fails is a line in the log."""
+
+        async def guarded() -> None:
+            try:
+                await work(*arguments)
+            except Exception as error:
+                self._log("weights-not-read-ahead", model=model, why=repr(error))
+
+        task = asyncio.get_running_loop().create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
