@@ -31,10 +31,9 @@ from vllm_fsm.adapters.timers import Timers
 from vllm_fsm.config import STATE
 from vllm_fsm.core import effects as fx
 from vllm_fsm.core import events as ev
-from vllm_fsm.core import policy
 from vllm_fsm.core.loading import loading
+from vllm_fsm.core.next_start import calm, soon
 from vllm_fsm.core.snapshot import Snapshot, Target
-from vllm_fsm.core.states import Download, Engine, Service
 from vllm_fsm.driver import Driver
 from vllm_fsm.garbage import Garbage
 from vllm_fsm.history import History
@@ -390,10 +389,8 @@ class Controller:
         return record
 
     def _expect(self, _before: Snapshot, _event: ev.Event, after: Snapshot) -> None:
-        quiet = after.download is Download.IDLE and not after.pending and not after.stopping
-        calm = after.state is Service.READY and after.engine is Engine.ALIVE and after.proven and quiet
-        soon = after.engine is Engine.TERMINATING and policy.may_start(after) and not after.pending
-        self.engine.expect(None if after.stopping else after.target, offline=after.offline, calm=calm, soon=soon)
+        target = None if after.stopping else after.target
+        self.engine.expect(target, offline=after.offline, calm=calm(after), soon=soon(after))
 
     def _read_ahead(self, _before: Snapshot, _event: ev.Event, after: Snapshot) -> None:
         if self.read_ahead is not None:
