@@ -136,6 +136,11 @@ def steadiness(snapshot: Snapshot, now: float) -> bool | None:
     return None if snapshot.proven_at is None else policy.steady(snapshot, now)
 
 
+def silence(snapshot: Snapshot, now: float) -> bool:
+    pulse = ev.PulseTaken(now, snapshot.epoch, moved=False)
+    return snapshot.phase is not None and policy.hang(snapshot, pulse) is not None
+
+
 def failures(snapshot: Snapshot, now: float) -> Any:
     count = len(policy.recent(snapshot, now))
     return (count, *sorted(set(snapshot.causes[-count:]) & policy.ONCE)) if count else 0
@@ -154,9 +159,10 @@ NOT_LOOKED_AT = {
     "fetch_finding",
 }
 """No decision depends on it, or another field stands for it."""
+
 LOOKED_AT_AS: dict[str, Callable[[Snapshot, float], Any]] = {
     "phases": lambda snapshot, _now: snapshot.phase.phase.value if snapshot.phase else "",
-    "moved_at": lambda snapshot, now: snapshot.phase is not None and policy.hang(snapshot, now, "") is not None,
+    "moved_at": silence,
     "pid": lambda snapshot, _now: snapshot.pid is not None,
     "proven_at": steadiness,
     "crashes": failures,

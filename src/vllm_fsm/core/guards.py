@@ -188,24 +188,19 @@ def _last_good_helps(turn: Turn, finding: Finding) -> bool:
 
 def hung(turn: Turn) -> bool:
     """The starting engine has done nothing for too long."""
-    return _hang(turn) is not None
+    return policy.hang(turn.snapshot, turn.event) is not None
 
 
 def hung_again(turn: Turn) -> bool:
     """It hangs, and the policy starts it again."""
-    finding = _hang(turn)
+    finding = policy.hang(turn.snapshot, turn.event)
     return finding is not None and isinstance(policy.after_failure(turn.snapshot, turn.event.at, finding), policy.Again)
 
 
 def hung_but_last_good(turn: Turn) -> bool:
     """It hangs once more, and what was ready last may take over."""
-    finding = _hang(turn)
+    finding = policy.hang(turn.snapshot, turn.event)
     return finding is not None and _last_good_helps(turn, finding)
-
-
-def _hang(turn: Turn) -> Finding | None:
-    event = turn.event
-    return None if event.moved else policy.hang(turn.snapshot, event.at, event.last)
 
 
 def dead_and_explained(turn: Turn) -> bool:

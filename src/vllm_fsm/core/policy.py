@@ -10,6 +10,7 @@ from vllm_fsm.core.snapshot import Finding
 from vllm_fsm.core.states import Phase
 
 if TYPE_CHECKING:
+    from vllm_fsm.core.events import PulseTaken
     from vllm_fsm.core.snapshot import Snapshot, Target
 
 PORT_TAKEN = "PortTaken"
@@ -151,16 +152,13 @@ def memory_needed(snapshot: Snapshot) -> float | None:
     return needed if 0.0 <= needed < MOST_MEMORY else 0.0
 
 
-def hang(snapshot: Snapshot, now: float, last: str) -> Finding | None:
-    """Return what to say of a starting engine that does nothing, None while it is not silent for too long.
-
-    `last` is the last line that it printed.
-    """
-    silent = now - snapshot.moved_at
-    if silent < silence_limit(snapshot):
+def hang(snapshot: Snapshot, pulse: PulseTaken) -> Finding | None:
+    """Return what to say of a starting engine that does nothing, None if it moves or is not silent for too long."""
+    silent = pulse.at - snapshot.moved_at
+    if pulse.moved or silent < silence_limit(snapshot):
         return None
     phase = snapshot.phase.phase if snapshot.phase is not None else Phase.IMPORTS
-    return Finding.of(HUNG, evidence=last, phase=phase.value, minutes=minutes(silent))
+    return Finding.of(HUNG, evidence=pulse.last, phase=phase.value, minutes=minutes(silent))
 
 
 def minutes(seconds: float) -> float:

@@ -77,9 +77,7 @@ def rekey(turn: Turn) -> None:
 
 def revert(turn: Turn) -> None:
     """The files ask again for what is active: forget the other."""
-    turn.cancel(events.NextDue)
-    turn.set(target=turn.event.target, next_problem=None, fallen_back=False)
-    turn.tell(Command.CANCEL)
+    follow(turn)
 
 
 def fetch_again(turn: Turn) -> None:
@@ -295,7 +293,7 @@ def _fall_back(turn: Turn, problem: Finding) -> None:
 
 
 def _hang(turn: Turn) -> Finding:
-    finding = policy.hang(turn.snapshot, turn.event.at, turn.event.last)
+    finding = policy.hang(turn.snapshot, turn.event)
     assert finding is not None
     return finding
 
