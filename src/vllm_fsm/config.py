@@ -13,7 +13,7 @@ from vllm_fsm.core.snapshot import Settings
 
 MODELS: Final = "models"
 """The HuggingFace cache, below the data directory."""
-STATE: Final = ".vllm-fsm"
+STATE: Final = places.STATE
 """Our own files, below the data directory."""
 
 CORE: Final = Settings()
@@ -36,8 +36,8 @@ class Config:
     engine: tuple[str, ...] = ("vllm",)
     host: str = "0.0.0.0"  # noqa: S104 - the service is meant for the network; the key guards it
     port: int = 8000
-    startup_timeout: float = 35 * 60.0
-    stop_timeout: float = 60.0
+    startup_timeout: float = CORE.startup_timeout
+    stop_timeout: float = CORE.stop_timeout
     stall_timeout: float = 60.0
     silence_timeout: float = CORE.silence
     fallback: str = "off"
@@ -104,6 +104,19 @@ def duration(text: str) -> float:
     if not 0.0 < seconds <= _LONGEST:
         raise ValueError(f"{text[:40]!r} is no length of time: write seconds, or a number with s, m or h, like 35m")
     return seconds
+
+
+def written(value: str | float | bool | tuple[str, ...]) -> str:
+    """Write a setting as `duration`, `switch`, `command` and `port` read it: seconds as whole minutes from two on."""
+    match value:
+        case bool():
+            return "on" if value else "off"
+        case float():
+            return f"{value:g}s" if value < 120.0 or value % 60.0 else f"{value / 60.0:g}m"
+        case tuple():
+            return shlex.join(value)
+        case _:
+            return str(value)
 
 
 def switch(text: str) -> bool:

@@ -3,3 +3,5 @@
 DATA = "/data"
 PUBLIC = "/public"
 RUN_DIR = "/run/vllm-fsm"
+STATE = ".vllm-fsm"
+"""Below the data directory."""

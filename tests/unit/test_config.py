@@ -6,7 +6,7 @@ import pytest
 
 from vllm_fsm.cli import run
 from vllm_fsm.cli.parser import parser
-from vllm_fsm.config import Config, command, duration, port
+from vllm_fsm.config import Config, command, duration, port, written
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,26 @@ def test_lengths_of_time(text, seconds):
 def test_what_is_no_length_of_time(text):
     with pytest.raises(ValueError, match="no length of time"):
         duration(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (15.0, "15s"),
+        (60.0, "60s"),
+        (90.5, "90.5s"),
+        (120.0, "2m"),
+        (150.0, "150s"),
+        (2100.0, "35m"),
+        (True, "on"),
+        (False, "off"),
+        (8000, "8000"),
+        ("auto", "auto"),
+        (("/opt/my vllm", "--x"), "'/opt/my vllm' --x"),
+    ],
+)
+def test_settings_are_written_as_flags_take_them(value, text):
+    assert written(value) == text
 
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "x", "", "8000 ", "٨"])

@@ -63,70 +63,63 @@ def _main(name: str) -> Callable[[argparse.Namespace], Any]:
 
 
 def _run(run: argparse.ArgumentParser) -> None:
-    from vllm_fsm.config import Config, duration, switch
+    from vllm_fsm.config import duration, switch
 
     _directories(run, "data", "public", "run_dir", "state_dir")
-    default = Config()
     _engine(run)
     _address(run)
-    _flag(run, "startup_timeout", duration, "35m", "longest start before Failed; the engine may still come up")
-    _flag(run, "stop_timeout", duration, "60s", "time between SIGTERM and SIGKILL")
-    _flag(run, "stall_timeout", duration, "60s", "longest silence of a download before it is begun again")
-    _flag(
+    _setting(run, "startup_timeout", duration, "longest start before Failed; the engine may still come up")
+    _setting(run, "stop_timeout", duration, "time between SIGTERM and SIGKILL")
+    _setting(run, "stall_timeout", duration, "longest silence of a download before it is begun again")
+    _setting(
         run,
         "silence_timeout",
         duration,
-        "5m",
         "how long a starting engine may print, compute and read nothing; three times as long while it compiles",
     )
-    _flag(
+    _setting(
         run,
         "fallback",
         str,
-        default.fallback,
         "what to do when a new choice cannot be served: say so, or serve what was ready last again",
         choices=["off", "last-good"],
     )
-    _flag(
+    _setting(
         run,
         "swap",
         str,
-        default.swap,
         "when a running model gives way to one that must be downloaded",
         choices=["after-download", "immediate"],
     )
-    _flag(run, "restart_first", duration, "1s", "delay of the second restart in a row; it doubles")
-    _flag(run, "restart_longest", duration, "5m", "longest such delay")
-    _flag(run, "restart_intensity", _count, str(default.restart_intensity), "failures in a row before it rests")
-    _flag(run, "restart_window", duration, "15m", "time in which failures count as being in a row")
-    _flag(run, "slow_retry", duration, "15m", "time between two tries of what rests")
-    _flag(run, "restart_reset", duration, "10m", "an engine that was ready for so long starts with a clean record")
-    _flag(run, "memory_wait", duration, "15s", "longest wait for GPU memory before a start")
-    _flag(
+    _setting(run, "restart_first", duration, "delay of the second restart in a row; it doubles")
+    _setting(run, "restart_longest", duration, "longest such delay")
+    _setting(run, "restart_intensity", _count, "failures in a row before it rests")
+    _setting(run, "restart_window", duration, "time in which failures count as being in a row")
+    _setting(run, "slow_retry", duration, "time between two tries of what rests")
+    _setting(run, "restart_reset", duration, "an engine that was ready for so long starts with a clean record")
+    _setting(run, "memory_wait", duration, "longest wait for GPU memory before a start")
+    _setting(
         run,
         "log_format",
         str,
-        default.log_format,
         "auto: console on a terminal, else json",
         choices=["auto", "json", "console"],
     )
-    _flag(
+    _setting(
         run,
         "guard",
         str,
-        default.guard,
         "where vLLM asks for the key; api: below /v1, /v2, /inference and /cohere; all: everywhere but at /health",
         choices=["api", "all"],
     )
-    _flag(
+    _setting(
         run,
         "warm",
         str,
-        default.warm,
         "keep a process that has imported vLLM, for a faster next start; auto: where memory allows it, on CPU builds",
         choices=["auto", "on", "off"],
     )
-    _flag(run, "xet", switch, "off", "fetch over Xet where the hub offers it (never tried: no such hub)", const="on")
+    _setting(run, "xet", switch, "fetch over Xet where the hub offers it (never tried: no such hub)", const="on")
 
 
 def _status(status: argparse.ArgumentParser) -> None:
@@ -142,7 +135,7 @@ def _health(health: argparse.ArgumentParser) -> None:
 
 def _history(history: argparse.ArgumentParser) -> None:
     _directories(history, "data", "state_dir")
-    history.add_argument("-n", "--lines", type=_count, default=20, help="how many (default: 20)")
+    history.add_argument("-n", "--lines", type=_count, default=20, help="how many (default: %(default)s)")
     _json(history)
 
 
@@ -259,7 +252,7 @@ def _states(states: argparse.ArgumentParser) -> None:
         const=Path("states.md"),
         type=Path,
         metavar="FILE",
-        help="compare FILE (default: states.md) with it instead; exit 1 if it differs",
+        help="compare FILE (default: %(const)s) with it instead; exit 1 if it differs",
     )
 
 
@@ -300,7 +293,7 @@ DIRECTORIES = {
     "data": (places.DATA, "directory of store.json and the model cache"),
     "public": (places.PUBLIC, "directory of credentials.json"),
     "run_dir": (places.RUN_DIR, "directory of health.json, the lock and temporary files"),
-    "state_dir": (None, "directory of history and engine output (default: .vllm-fsm below the data directory)"),
+    "state_dir": (None, f"directory of history and engine output (default: {places.STATE} below the data directory)"),
 }
 
 
@@ -310,16 +303,16 @@ def _directories(to: argparse.ArgumentParser, *names: str) -> None:
 
 
 def _engine(to: argparse.ArgumentParser) -> None:
-    from vllm_fsm.config import Config, command
+    from vllm_fsm.config import command
 
-    _flag(to, "engine", command, " ".join(Config().engine), "engine command, split as a shell splits it")
+    _setting(to, "engine", command, "engine command, split as a shell splits it")
 
 
 def _address(to: argparse.ArgumentParser) -> None:
-    from vllm_fsm.config import Config, port
+    from vllm_fsm.config import port
 
-    _flag(to, "host", str, Config().host, "address that the engine listens on")
-    _flag(to, "port", port, str(Config().port), "port that the engine listens on")
+    _setting(to, "host", str, "address that the engine listens on")
+    _setting(to, "port", port, "port that the engine listens on")
 
 
 def _build(to: argparse.ArgumentParser) -> None:
@@ -339,6 +332,20 @@ def _absolute(text: str) -> str:
 
 def _json(to: argparse.ArgumentParser) -> None:
     to.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _setting(
+    to: argparse.ArgumentParser,
+    name: str,
+    type_: Callable[[str], Any],
+    help_: str,
+    choices: list[str] | None = None,
+    const: str | None = None,
+) -> None:
+    """Add the flag of a field of `Config`, whose default it has."""
+    from vllm_fsm.config import Config, written
+
+    _flag(to, name, type_, written(getattr(Config(), name)), help_, choices, const)
 
 
 def _flag(
