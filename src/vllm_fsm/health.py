@@ -13,7 +13,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from vllm_fsm import messages
-from vllm_fsm.core.events import DownloadRetryDue, NextDue, RestartDue, UnresponsiveDue
+from vllm_fsm.core.events import DownloadRetryDue, LookOverdue, NextDue, RestartDue, UnresponsiveDue
 from vllm_fsm.core.policy import PORT_TAKEN
 from vllm_fsm.core.snapshot import Finding, Message, Progress, Snapshot, Target
 from vllm_fsm.core.states import Download, Engine, Service
@@ -195,7 +195,7 @@ def _loading(snapshot: Snapshot, wall: Wall) -> list[Message]:
         parts.append(snapshot.note)
     if snapshot.engine is Engine.TERMINATING:
         parts.append(Message.of("StoppingLast"))
-    return [*parts, *_looking(snapshot), *snapshot.warnings]
+    return [*parts, *_overdue(snapshot), *snapshot.warnings]
 
 
 def _ready(snapshot: Snapshot, _wall: Wall) -> list[Message]:
@@ -206,7 +206,7 @@ def _ready(snapshot: Snapshot, _wall: Wall) -> list[Message]:
         return [serves, problem.message, *_mending(snapshot), *_tries(snapshot), *snapshot.warnings]
     if downloading(snapshot) and snapshot.target is not None:
         return [_progress("ReadyNext", snapshot.progress, snapshot.target.model), *snapshot.warnings]
-    return [Message.of("Ready"), *_looking(snapshot), *snapshot.warnings]
+    return [Message.of("Ready"), *_overdue(snapshot), *snapshot.warnings]
 
 
 def _failed(snapshot: Snapshot, wall: Wall) -> list[Message]:
@@ -236,11 +236,11 @@ def _mending(snapshot: Snapshot) -> list[Message]:
     return [] if found is None else [Message.of("FixOffered", change=str(found.change))]
 
 
-def _looking(snapshot: Snapshot) -> list[Message]:
-    """What is waited for while files are looked for: moments, but for a disk that does not answer."""
-    if snapshot.download is not Download.CHECKING or snapshot.target is None:
+def _overdue(snapshot: Snapshot) -> list[Message]:
+    """What takes long while weights are looked for, which a disk that does not answer may do for ever."""
+    if snapshot.download is not Download.CHECKING or snapshot.target is None or snapshot.due(LookOverdue) is not None:
         return []
-    return [Message.of("Looking", model=snapshot.target.model)]
+    return [Message.of("LookOverdue", model=snapshot.target.model)]
 
 
 def _tries(snapshot: Snapshot) -> list[Message]:

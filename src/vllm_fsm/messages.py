@@ -38,7 +38,7 @@ ENGLISH: Final[dict[str, str]] = {
     "PhaseMemory": "Dividing up the memory.",
     "PhaseGraphs": "Recording the GPU's work.",
     "PhaseListening": "Getting ready to answer.",
-    "Looking": "The files of {model} are being looked for. Where that takes long, a disk does not answer.",
+    "LookOverdue": "Looking for the files of {model} takes long: a disk is slow or does not answer.",
     "StoppingLast": "The last engine is being stopped.",
     "Ready": "The vLLM API is ready",
     "ReadyNext": "The vLLM API is ready. {repo} is downloading",

@@ -205,22 +205,21 @@ needs_dead_disk = pytest.mark.skipif(not dead_disk.possible(), reason="/dev/fuse
 @needs_dead_disk
 def test_a_model_on_a_disk_that_does_not_answer_holds_nothing_up(tmp_path):
     disk = tmp_path / "disk"
+    looking = f"Looking for the files of {disk}/model takes long"
 
     def work():
-        with Controller(tmp_path, overrides=FAST) as controller:
+        with Controller(tmp_path, overrides={"settings": {**FAST["settings"], "look": 0.2}}) as controller:
             controller.serve("tiny").ready(1)
             controller.serve(f"{disk}/model")
-            health = controller.until("Ready", also=lambda h: h["target"]["model"] == f"{disk}/model")
-            assert f"The files of {disk}/model are being looked for." in health["message"]
+            controller.until("Ready", also=lambda h: looking in h["message"])
             assert get(controller, "/v1/models", controller.key) == 200
             controller.serve("tiny", "--max-model-len", "256").ready(2)
             controller.serve().until("NoModel")
             controller.serve(f"{disk}/model")
-            health = controller.until("Loading")
+            health = controller.until("Loading", also=lambda h: looking in h["message"])
             assert (health["reason"], health["pid"]) == (None, None)
-            assert f"The files of {disk}/model are being looked for." in health["message"]
             controller.serve("tiny").ready(3)
-            controller.serve(f"{disk}/model").until("Ready", also=lambda h: "looked for" in h["message"])
+            controller.serve(f"{disk}/model").until("Ready", also=lambda h: looking in h["message"])
             assert controller.stop() == 0
 
     dead_disk.on_dead_disk(disk, work)

@@ -25,7 +25,13 @@ def test_effects_go_to_their_handlers_in_order():
     driver, done, _ = make()
     driver.take(ev.WantedChanged(1.0, target()))
     driver.take(ev.WeightsComplete(1.0, 1))
-    assert [type(effect) for effect in done] == [fx.CancelDownload, fx.CheckWeights, fx.StartEngine]
+    assert [type(effect) for effect in done] == [
+        fx.CancelDownload,
+        fx.CheckWeights,
+        fx.ArmTimer,
+        fx.StartEngine,
+        fx.CancelTimer,
+    ]
 
 
 def test_it_runs_until_the_core_says_the_end():

@@ -36,6 +36,7 @@ def test_no_model():
 
 
 def test_loading():
+    assert shown(Story().wants(target())) == ("loading", LOADING)
     assert shown(Story().loading()) == ("loading", f"{LOADING} Reading the programs.")
 
 
@@ -43,11 +44,14 @@ def test_ready():
     assert shown(Story().ready()) == ("success", "The vLLM API is ready")
 
 
-def test_a_look_for_files_is_named_since_a_dead_disk_may_keep_it_waiting():
-    looking = "The files of org/one are being looked for. Where that takes long, a disk does not answer."
-    assert shown(Story().wants(target())) == ("loading", f"{LOADING} {looking}")
-    result, message = shown(Story().ready().wants(target("org/two")))
-    assert (result, message) == ("success", f"The vLLM API is ready. {looking.replace('one', 'two')}")
+def test_a_look_for_files_that_takes_long_is_named_since_a_dead_disk_may_never_answer():
+    looking = "Looking for the files of org/one takes long: a disk is slow or does not answer."
+    story = Story().wants(target()).fires(ev.LookOverdue)
+    assert shown(story) == ("loading", f"{LOADING} {looking}")
+    assert looking not in shown(story.wants(target("org/two")))[1]
+    assert shown(story.happens(ev.WeightsComplete)) == ("loading", LOADING)
+    story = Story().ready().wants(target("org/two")).fires(ev.LookOverdue)
+    assert shown(story) == ("success", f"The vLLM API is ready. {looking.replace('one', 'two')}")
 
 
 def test_the_deadline():

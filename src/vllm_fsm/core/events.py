@@ -270,6 +270,12 @@ class RepeatDue(Timer):
     __slots__ = ()
 
 
+class LookOverdue(Timer):
+    """Looking for the weights takes so long that it is said."""
+
+    __slots__ = ()
+
+
 class DownloadRetryDue(Timer):
     """The next download attempt is due."""
 

@@ -473,13 +473,14 @@ def check(turn: Turn) -> None:
     assert target is not None
     _end_fetch(turn)
     turn.emit(effects.CheckWeights(turn.snapshot.fetch, target))
+    turn.arm(events.LookOverdue, turn.snapshot.settings.look)
 
 
 def download(turn: Turn) -> None:
     """Fetch what is missing."""
     target = turn.snapshot.target
     assert target is not None
-    turn.cancel(events.DownloadRetryDue)
+    turn.cancel(events.LookOverdue, events.DownloadRetryDue)
     turn.set(fetch=turn.snapshot.fetch + 1)
     turn.emit(effects.StartDownload(turn.snapshot.fetch, target))
 
@@ -493,6 +494,7 @@ def wait_for_next_attempt(turn: Turn) -> None:
     """Try again after a growing, jittered delay."""
     event, snapshot = turn.event, turn.snapshot
     delay = policy.download_delay(snapshot, event.retry_after, event.moved)
+    turn.cancel(events.LookOverdue)
     turn.set(fetch_tries=_tries(turn), fetch_finding=event.finding)
     turn.arm(events.DownloadRetryDue, delay)
 
@@ -504,11 +506,13 @@ def end_fetch(turn: Turn) -> None:
 
 def finish_fetch(turn: Turn) -> None:
     """Everything is there."""
+    turn.cancel(events.LookOverdue)
     turn.set(progress=None, fetch_finding=None, fetch_tries=0)
 
 
 def end_in_failure(turn: Turn) -> None:
     """No further attempt is made; how many there were is remembered."""
+    turn.cancel(events.LookOverdue)
     turn.set(progress=None, fetch_finding=None, fetch_tries=_tries(turn))
 
 
@@ -523,6 +527,6 @@ def _tries(turn: Turn) -> int:
 
 
 def _end_fetch(turn: Turn) -> None:
-    turn.cancel(events.DownloadRetryDue)
+    turn.cancel(events.LookOverdue, events.DownloadRetryDue)
     turn.emit(effects.CancelDownload(turn.snapshot.fetch))
     turn.set(fetch=turn.snapshot.fetch + 1, progress=None, fetch_finding=None, fetch_tries=0)

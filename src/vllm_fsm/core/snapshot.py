@@ -157,6 +157,8 @@ class Settings:
     repeat_after: float = 1.0
     unresponsive_strikes: int = 2
     unresponsive_restart: float = 120.0
+    look: float = 5.0
+    """After so long it is said that the weights are still being looked for."""
     download_first: float = 2.0
     download_longest: float = 5 * 60.0
     download_tries: int = 10
