@@ -127,7 +127,7 @@ def _same(service: Service, plain: dict[str, Any]) -> None:
     assert _differences(plain, _look(service)) == {}
 
 
-def test_a_hasty_start_is_the_same_engine() -> None:
+def test_a_hasty_start_is_the_same_engine_and_so_is_the_first_of_the_next_controller() -> None:
     with Service("--warm", "on", overrides={"warm": {"settle": PREPARED}}) as service:
         service.wish(256)
         first = service.comes_up(0)
@@ -139,6 +139,14 @@ def test_a_hasty_start_is_the_same_engine() -> None:
         service.generates()
         parent = service.says("warm-parent-ready")
         assert (parent["pid"], parent["processes"], parent["missing"]) == (second["pid"], 3, None)
+        assert service.events("warm-child-not-used") == []
+        _same(service, plain)
+        # What is known of the processes outlives the controller: the first start of the next one has no need to wait.
+        assert service.stop() == 0
+        service.again(warm={"settle": PREPARED})
+        third = service.comes_up(0)
+        service.generates()
+        assert service.says("warm-parent-ready")["pid"] == third["pid"]
         assert service.events("warm-child-not-used") == []
         _same(service, plain)
     assert service.ours() == []

@@ -21,7 +21,7 @@ from support.engine_rig import KEY, Rig, alive, runs, target
 from support.wait import await_for, wait_for
 from support.warm_vllm import install
 from vllm_fsm.adapters import procfs
-from vllm_fsm.adapters.process.warm import identity
+from vllm_fsm.adapters.process.warm import identity, memo
 from vllm_fsm.adapters.process.warm import keeper as keeper_module
 from vllm_fsm.adapters.process.warm.off import Times
 from vllm_fsm.core import events
@@ -696,6 +696,72 @@ def test_a_start_that_finds_none_makes_one_whose_processes_import_together(scrip
         assert rig.logged("warm-child-not-used") == []
 
     play(scenario, script, settle=3600.0)
+
+
+def _kept(state: Path) -> bool:
+    return (state / memo.NAME).exists()
+
+
+async def _known(rig: WarmRig, wanted: Target) -> None:
+    """Serve it until what is known of its processes is kept."""
+    await _learnt(rig, wanted)
+    rig.expect(wanted)
+    assert _kept(rig.state_dir)
+
+
+def test_the_first_start_of_a_controller_knows_what_the_last_one_learnt(script: Path, tmp_path: Path) -> None:
+    async def first(rig: WarmRig) -> None:
+        await _known(rig, _family(rig))
+
+    async def second(rig: WarmRig) -> None:
+        started = await rig.serving(_family(rig))
+        assert [line["pid"] for line in rig.logged("warm-parent-ready")] == [started.pid]
+        facts = [await report(rig.root / f"child.{depth}") for depth in (1, 2)]
+        assert [one["warm"] for one in facts] == [True, True]
+        assert rig.logged("warm-child-not-used") == []
+
+    for scenario in (first, second):
+        play(scenario, script, settle=3600.0, state_dir=tmp_path)
+
+
+def test_what_was_learnt_of_another_version_is_not_used(tmp_path: Path) -> None:
+    async def first(rig: WarmRig) -> None:
+        await _known(rig, _family(rig))
+
+    async def second(rig: WarmRig) -> None:
+        await rig.serving(_family(rig))
+        assert rig.logged("warm-parent-ready") == []
+
+    play(first, install(tmp_path / "one"), settle=3600.0, state_dir=tmp_path)
+    play(second, install(tmp_path / "two", "0.32.1+cpu"), settle=3600.0, state_dir=tmp_path)
+
+
+def test_what_failed_is_not_kept_for_the_next_controller(script: Path, tmp_path: Path) -> None:
+    async def first(rig: WarmRig) -> None:
+        await _known(rig, _family(rig))
+
+    async def second(rig: WarmRig) -> None:
+        wanted = _family(rig, "die")
+        await rig.serving(wanted)
+        assert len(rig.logged("warm-parent-failed")) == 1
+        assert not _kept(tmp_path)
+        rig.expect(wanted)
+        assert not _kept(tmp_path), "that a plain start served says nothing of haste"
+
+    for scenario in (first, second):
+        play(scenario, script, settle=3600.0, state_dir=tmp_path)
+
+
+def test_a_file_that_is_not_ours_is_said_and_left_out(script: Path, tmp_path: Path) -> None:
+    (tmp_path / memo.NAME).write_text("{")
+
+    async def scenario(rig: WarmRig) -> None:
+        await rig.serving(_family(rig))
+        assert rig.logged("warm-parent-ready") == []
+        (line,) = rig.logged("warm-plan-not-kept")
+        assert str(tmp_path / memo.NAME) in str(line["error"])
+
+    play(scenario, script, settle=3600.0, state_dir=tmp_path)
 
 
 def test_it_is_made_while_the_last_engine_ends(script: Path) -> None:

@@ -45,7 +45,8 @@ class Rig:
     def __init__(self, **options: Any) -> None:
         # A short path: the engine makes Unix sockets below it.
         self.root = Path(tempfile.mkdtemp(prefix="vf"))
-        self.run_dir, self.state_dir = self.root / "run", self.root / "state"
+        self.run_dir = self.root / "run"
+        self.state_dir: Path = options.get("state_dir", self.root / "state")
         self.port = free_port()
         self.events: list[events.Event] = []
         self.phases: list[events.PhaseEntered] = []

@@ -65,7 +65,7 @@ class EngineProcess:
         command: the engine's program and first arguments; `serve …` is appended.
         data: holds the model cache. The working directory stays ours: the store may name files relative to it.
         run_dir: short-lived files of ours: marks and the engine's TMPDIR.
-        state_dir: a second place for the marks; one of the two may be lost.
+        state_dir: a second place for the marks, one of the two may be lost; what is learnt of the engine's processes.
         free_memory: free GPU memory of all devices in bytes, or None where it cannot be known.
         single_gpu: whether that is one device.
         port_holder: describes who listens on the engine's port, None when nobody does.
@@ -122,17 +122,18 @@ class EngineProcess:
         self._leftovers = Leftovers(self._mark_folders, self._scratch, log)
         self._reaper = Reaper(log=log)
         self._leash = Leash(clock=clock, log=log)
-        self.warm = self._keeper(warm, warm_times)
+        self.warm = self._keeper(warm, warm_times, state_dir)
         self._expected: tuple[Target | None, bool, bool, bool] | None = None
         self._attempt: Attempt | None = None
         self._most_free = 0
         """Bytes of GPU memory that were ever free before a start, less what others may use meanwhile."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def _keeper(self, mode: str, times: Times) -> Keeper | NoKeeper:
+    def _keeper(self, mode: str, times: Times, state_dir: Path) -> Keeper | NoKeeper:
         if mode == OFF:
             return NoKeeper()
         from vllm_fsm.adapters.process.warm.keeper import Keeper
+        from vllm_fsm.adapters.process.warm.memo import Memo
 
         return Keeper(
             mode,
@@ -143,6 +144,7 @@ class EngineProcess:
             discard=self._discard,
             lost=self._warm_parent_lost,
             scratch=self._scratch.make,
+            memo=Memo(state_dir, self._redact),
             redact=self._redact,
             times=times,
         )

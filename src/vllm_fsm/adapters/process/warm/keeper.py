@@ -12,7 +12,7 @@ import contextlib
 import re
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from vllm_fsm.adapters import memory
 from vllm_fsm.adapters.aside import within
@@ -27,6 +27,7 @@ from vllm_fsm.core.snapshot import Finding
 
 if TYPE_CHECKING:
     from vllm_fsm.adapters.process.warm.identity import Identity
+    from vllm_fsm.adapters.process.warm.memo import Memo
 
 PATIENCE: Final = 1.0
 """Seconds in which a warm parent must take its order, and vLLM's files be looked at; else the start is a plain one."""
@@ -47,6 +48,7 @@ LONGEST_REST: Final = 86400.0
 TRIED: Final = re.compile(r"0\.32\..*\+.*cpu")
 """The versions that this was tried with, as their metadata write them; `auto` only."""
 
+T = TypeVar("T")
 Given = Callable[[str], Mapping[str, str]]
 """The environment of a start in the TMPDIR that it is called with."""
 
@@ -66,6 +68,7 @@ class Keeper:
         make: see Make.
         discard: kills what there is of a body and clears up; never fails.
         scratch: makes a TMPDIR.
+        memo: what an earlier controller learnt of the engine's processes, and a later one will want to know.
         lost: called when one was killed, and not by us.
         times: when one is made.
     """
@@ -81,6 +84,7 @@ class Keeper:
         discard: Callable[[Attempt], Awaitable[None]],
         lost: Callable[[], None],
         scratch: Callable[[int], str],
+        memo: Memo,
         redact: Callable[[str], str] = str,
         enough: Callable[[float], bool] = memory.enough,
         times: Times = DEFAULT,
@@ -94,6 +98,8 @@ class Keeper:
         self._discard = discard
         self._lost = lost
         self._scratch = scratch
+        self._memo = memo
+        self._recalled = False
         self._redact = redact
         self._enough = enough
         self._times = times
@@ -150,14 +156,15 @@ class Keeper:
         All its processes import at the same time, while a plain start's do so one after the other. Nothing is gained as
         long as the engine's processes are not known.
         """
-        if self._closed or self._spare is not None or self._hurrying is not None or not self._can_hurry():
+        if self._closed or self._spare is not None or self._hurrying is not None:
             return
         try:
-            unsupported = self._unsupported(given)
+            self._recall(given)
+            hurry = self._can_hurry() and self._supported(given) is not None
         except Exception as error:
             self.failed(_told(error))
             return
-        if not unsupported:
+        if hurry:
             self._hurrying = self._do(self._hurry, given)
 
     def started(self, session: int, given: Mapping[str, str], spare: Spare | None) -> None:
@@ -167,7 +174,7 @@ class Keeper:
         self._engine = spare
         self._end_study()
         try:
-            unsupported = self._mode == AUTO and self._unsupported(lambda _: given)
+            unsupported = self._mode == AUTO and self._supported(lambda _: given) is None
         except Exception as error:
             self.failed(_told(error))
             return
@@ -239,6 +246,7 @@ class Keeper:
         self._rest_until = self._clock() + min(self._times.rest * 2 ** min(self._failures - 1, 16), LONGEST_REST)
         self._why = self._redact(error)
         self._log("warm-parent-failed", error=self._why)
+        self._try_memo(self._memo.forget)
         self.changed()
 
     def release(self, spare: Spare) -> None:
@@ -357,7 +365,7 @@ class Keeper:
 
     def _objection(self, given: Given) -> str:
         """Why none may be made now; empty when nothing speaks against it."""
-        if self._unsupported(given):
+        if self._supported(given) is None:
             return "this engine is not supported"
         if self._mode == AUTO:
             if self._clock() < self._rest_until:
@@ -366,9 +374,9 @@ class Keeper:
                 return "not enough free memory"
         return ""
 
-    def _unsupported(self, given: Given) -> bool:
+    def _supported(self, given: Given) -> Identity | None:
         found = self._identify(given(""))
-        return found is None or (self._mode == AUTO and not TRIED.match(found.version))
+        return None if found is None or (self._mode == AUTO and not TRIED.match(found.version)) else found
 
     async def _prepare(self, given: Given, *, hasty: bool = False) -> None:
         body = Attempt(0, "", self._redact)
@@ -482,6 +490,30 @@ class Keeper:
         if self._engine is not None:
             self._engine.served = True
             self._failures = 0
+        if self._plan.count() > 1 and not self._failures:
+            self._try_memo(self._keep)
+
+    def _recall(self, given: Given) -> None:
+        """Before the first start: know what an earlier controller learnt, if vLLM is still of that version."""
+        if self._recalled:
+            return
+        self._recalled = True
+        known = self._try_memo(self._memo.recall)
+        if known is not None and (found := self._identify(given(""))) is not None and found.version == known[0]:
+            self._plan = known[1]
+
+    def _keep(self) -> None:
+        found = self._identify(self._given("")) if self._given is not None else None
+        if found is not None:
+            self._memo.keep(found.version, self._plan)
+
+    def _try_memo(self, act: Callable[[], T]) -> T | None:
+        """Do what can be done without: nothing but a line in the log comes of its failure."""
+        try:
+            return act()
+        except (OSError, ValueError) as error:
+            self._log("warm-plan-not-kept", error=str(error))
+            return None
 
     def _end_study(self) -> None:
         self._study = None
