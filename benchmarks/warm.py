@@ -94,8 +94,9 @@ class Watcher:
 
 
 def real(size: int) -> list[Figure]:
-    """Changes and crashes in each way in turn."""
+    """Changes, crashes and starts of the controller in each way in turn."""
     taken: dict[str, list[float]] = {f"{what} {way}": [] for what in WHAT for way in (PLAIN, WARM, HASTY)}
+    starts: dict[str, list[float]] = {PLAIN: [], HASTY: []}
     lengths = itertools.count(64)
     with (
         Service("--warm", "off") as without,
@@ -117,14 +118,22 @@ def real(size: int) -> list[Figure]:
             _crash(service, taken, WARM)
             _change(service, next(lengths), None, HASTY)
             _crash(service, taken, HASTY)
-        missed = [line["difference"] for line in service.lines if line["event"] == "warm-child-not-used"]
-        assert not [line for line in service.lines if line["event"] == "warm-parent-failed"]
+        missed = _missed(service)
+        for _ in range(size):
+            starts[PLAIN].append(_start(without))
+            starts[HASTY].append(_start(service, warm={"settle": SETTLE}))
+            parent = service.says("warm-parent-ready")
+            assert parent["pid"] == service.health()["pid"], "the first start was no hasty one"
+            missed += _missed(service)
     return [
         *(figure for what in WHAT for figure in _compared(what, taken)),
+        Figure(f"start of the controller → Ready, {PLAIN}", "s", starts[PLAIN]),
+        Figure(f"… {HASTY}", "s", starts[HASTY]),
+        Figure(f"… {HASTY} ÷ {PLAIN}", "", [_ratio(starts[HASTY], starts[PLAIN])], digits=2),
         Figure("warm parent: memory (PSS of its processes)", "MB", [memory / 1e6], digits=0),
         Figure("… CPU time to make one", "s", [seconds]),
         Figure("… CPU while it waits", "%", [idle], digits=3),
-        Figure("… children that had to be spawned anew", "", [float(len(missed))], digits=0),
+        Figure("… children that had to be spawned anew", "", [float(missed)], digits=0),
     ]
 
 
@@ -197,6 +206,23 @@ def _crash(service: Service, taken: dict[str, list[float]], way: str) -> None:
     _proven(service, health["attempt"])
     taken[f"crash {way}"].append(time.monotonic() - began)
     service.generates()
+
+
+def _missed(service: Service) -> int:
+    """How many children had to be spawned anew in this life of the controller."""
+    assert service.events("warm-parent-failed") == []
+    return len(service.events("warm-child-not-used"))
+
+
+def _start(service: Service, **overrides: Any) -> float:
+    """End the controller, and let the next one start over what it left; return the seconds to Ready."""
+    assert service.stop() == 0
+    began = time.monotonic()
+    service.again(**overrides)
+    _proven(service, 0)
+    passed = time.monotonic() - began
+    service.generates()
+    return passed
 
 
 def _costs(service: Service) -> tuple[float, float, float]:
