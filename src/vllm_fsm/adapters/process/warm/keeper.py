@@ -27,8 +27,6 @@ from vllm_fsm.core.snapshot import Finding
 if TYPE_CHECKING:
     from vllm_fsm.adapters.process.warm.identity import Identity
 
-PATIENCE: Final = 1.0
-"""Seconds in which a warm parent must take its order; after that the start is a plain one."""
 LONGEST: Final = 600.0
 """Seconds that the imports may take; 20 on two idle cores, at the lowest priority much more."""
 HASTE: Final = 180.0
@@ -66,7 +64,7 @@ class Keeper:
         discard: kills what there is of a body and clears up; never fails.
         scratch: makes a TMPDIR.
         lost: called when one was killed, and not by us.
-        times: when one is made.
+        times: when one is made, and how long it may take to answer.
     """
 
     def __init__(
@@ -83,7 +81,6 @@ class Keeper:
         redact: Callable[[str], str] = str,
         enough: Callable[[float], bool] = memory.enough,
         times: Times = DEFAULT,
-        patience: float = PATIENCE,
     ) -> None:
         self._mode = mode
         self._clock = clock
@@ -96,7 +93,6 @@ class Keeper:
         self._redact = redact
         self._enough = enough
         self._times = times
-        self._patience = patience
         self.changed: Callable[[], None] = lambda: None
         """Called when `report` says something new."""
         self._closed = False
@@ -231,9 +227,9 @@ class Keeper:
         Otherwise the answer says why not, and it must be killed.
         """
         try:
-            await spare.become(argv, dict.fromkeys(VOLATILE, secret), self._patience)
+            await spare.become(argv, dict.fromkeys(VOLATILE, secret), self._times.patience)
         except (Broken, OSError, TimeoutError) as error:
-            return str(error) or f"no answer within {self._patience:g} s"
+            return str(error) or f"no answer within {self._times.patience:g} s"
         return ""
 
     def failed(self, error: str) -> None:
