@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
+from datetime import datetime
 
 import pytest
 
 from support.fake_hub import FakeHub
 from support.real_vllm import ENVIRONMENT, START, Service
+from support.wait import wait_for
 
 MIB = 1 << 20
 PLAIN = ("--dtype", "float32", "--enforce-eager", "--max-model-len", "256")
@@ -46,7 +49,7 @@ def test_it_is_fetched_and_served_under_its_name_without_the_hub(service, hub):
 
 
 def test_the_old_one_answers_until_the_new_one_is_there(service, hub):
-    hub.bandwidth(4 * MIB)
+    hub.bandwidth(MIB // 4)
     failed, answered, over = [], [], threading.Event()
 
     def keep_asking():
@@ -55,7 +58,10 @@ def test_the_old_one_answers_until_the_new_one_is_there(service, hub):
                 status, _ = asks(service, "org/one")
             except OSError as error:
                 status = repr(error)
-            (answered if status == 200 else failed).append(service.health()["download"])
+            if status == 200:
+                answered.append(service.health()["download"])
+            else:
+                failed.append(time.time())
             over.wait(0.1)
 
     before = service.health()["attempt"]
@@ -63,14 +69,16 @@ def test_the_old_one_answers_until_the_new_one_is_there(service, hub):
     client.start()
     try:
         service.serve("org/two", *PLAIN, **ENVIRONMENT)
-        service.until("Ready", 30.0, also=lambda health: bool(health["download"]))
+        service.until("Ready", START, also=lambda health: bool(health["download"]))
+        wait_for(lambda: len(list(filter(None, answered))) > 10, START, "answers while the next one is downloaded")
+        hub.bandwidth(0)
         stopped = service.says("transition", START, trigger="WeightsComplete", **{"from": "Ready"})
     finally:
         over.set()
         client.join()
     assert stopped["to"] == "Loading"
-    assert len([download for download in answered if download]) > 10, "answers while the next one downloaded"
-    assert not [download for download in failed if download], "none failed meanwhile"
+    moment = datetime.fromisoformat(stopped["time"]).timestamp()
+    assert not [failure for failure in failed if failure < moment], "none failed meanwhile"
     service.comes_up(before)
     assert asks(service, "org/two")[0] == 200
 

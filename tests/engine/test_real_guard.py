@@ -77,7 +77,7 @@ def test_it_is_still_seen_stepping(service: Service) -> None:
 
     before = len(service.events("liveness"))
     assert status(service, "POST", "/v1/completions", {"model": "tiny", **GENERATING}, service.key) == 200
-    wait_for(looked, 10.0, "a look")
+    wait_for(looked, what="a look")
     assert [line for line in service.events("liveness")[before:] if "metrics" in json.dumps(line)] == []
 
 

@@ -5,9 +5,9 @@ from support.real_vllm import START, Service, command
 
 def test_a_flag_that_this_vllm_does_not_have_starts_no_engine():
     with Service() as service:
-        service.until("NoModel", 10)
+        service.until("NoModel")
         service.wish(256, "--no-such-flag", "1")
-        health = service.until("Failed", 10)
+        health = service.until("Failed")
         assert (health["reason"], health["attempt"]) == ("BadArguments", 0)
         assert 'vLLM has no flag "--no-such-flag"' in health["message"]
         assert service.path() == ["Failed"]
@@ -15,7 +15,7 @@ def test_a_flag_that_this_vllm_does_not_have_starts_no_engine():
 
 def test_a_usage_error_is_permanent_and_names_the_flag():
     with Service(start=("env", command())) as service:
-        service.until("NoModel", 10)
+        service.until("NoModel")
         service.wish(256, "--no-such-flag", "1")
         health = service.until("Failed", START, also=lambda h: h["engine"] == "Absent")
         assert health["reason"] == "BadArguments"
@@ -27,5 +27,5 @@ def test_a_usage_error_is_permanent_and_names_the_flag():
         assert service.ours() == []
         assert service.scratch() == service.marks() == []
         service.store.write_text("{}")
-        service.until("NoModel", 5)
+        service.until("NoModel")
         assert len(service.events("engine-started")) == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from support.real_vllm import Service
-from support.wait import wait_for
+from support.wait import LIMIT, wait_for
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.procfs import Process
 
@@ -128,7 +128,7 @@ def _same(service: Service, plain: dict[str, Any]) -> None:
 
 
 def test_a_hasty_start_is_the_same_engine_and_so_is_the_first_of_the_next_controller() -> None:
-    with Service("--warm", "on", overrides={"warm": {"settle": PREPARED}}) as service:
+    with Service("--warm", "on", overrides={"warm": {"settle": PREPARED, "patience": LIMIT}}) as service:
         service.wish(256)
         first = service.comes_up(0)
         service.generates()
@@ -143,7 +143,7 @@ def test_a_hasty_start_is_the_same_engine_and_so_is_the_first_of_the_next_contro
         _same(service, plain)
         # What is known of the processes outlives the controller: the first start of the next one has no need to wait.
         assert service.stop() == 0
-        service.again(warm={"settle": PREPARED})
+        service.again(warm={"settle": PREPARED, "patience": LIMIT})
         third = service.comes_up(0)
         service.generates()
         assert service.says("warm-parent-ready")["pid"] == third["pid"]
@@ -153,7 +153,7 @@ def test_a_hasty_start_is_the_same_engine_and_so_is_the_first_of_the_next_contro
 
 
 def test_a_warm_start_is_the_same_engine() -> None:
-    with Service("--warm", "on", overrides={"warm": {"settle": 0.5}}) as service:
+    with Service("--warm", "on", overrides={"warm": {"settle": 0.5, "patience": LIMIT}}) as service:
         service.wish(256)
         first = service.comes_up(0)
         service.generates()

@@ -11,6 +11,7 @@ Every mode is an environment variable, so that a store's `serveEnv` can set it. 
 | variable | meaning |
 |---|---|
 | `RUDE_LISTEN_AFTER=S` | listen (and print `Application startup complete.`) after S; default 0 |
+| `RUDE_LISTEN_ONCE=PATH` | … and not before there is a file PATH |
 | `RUDE_NEVER_LISTEN=1` | stay alive and never listen |
 | `RUDE_EXIT_CODE=N` | exit with N: at once, or when `RUDE_EXIT_AFTER` / `RUDE_DIE_AFTER_READY` says so |
 | `RUDE_EXIT_AFTER=S` | exit S after the start (code 0 unless `RUDE_EXIT_CODE`) |
@@ -472,6 +473,8 @@ def main() -> None:
     while option("NEVER_LISTEN"):
         signal.pause()
     sleep(float(option("LISTEN_AFTER", "0")))
+    while option("LISTEN_ONCE") and not os.path.exists(option("LISTEN_ONCE")):
+        sleep(0.01)
     log(f"Starting vLLM server on http://{command.one('--host', '0.0.0.0')}:{port}")
     server.listen(128)
     stamp("listen", monotonic())

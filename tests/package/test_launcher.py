@@ -12,7 +12,7 @@ import pytest
 
 from support import hub_cache, real_vllm, rude, s9pk
 from support.by_path import load
-from support.wait import wait_for
+from support.wait import LIMIT, wait_for
 
 vendor = load(s9pk.SOURCE / "vendor.py")
 CONSTRAINTS = (s9pk.PROJECT / "constraints.txt").read_text()
@@ -187,10 +187,10 @@ def test_it_keeps_an_engine(assets, tmp_path):
         env={"PATH": f"{script.parent}:/usr/bin:/bin"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
-        report = wait_for(lambda: s9pk.ready(own), 20.0, "ready")
+        report = wait_for(lambda: s9pk.ready(own), what="ready")
         assert report["result"] == "success"
         daemon.send_signal(signal.SIGTERM)
-        said, _ = daemon.communicate(timeout=20)
+        said, _ = daemon.communicate(timeout=LIMIT)
     finally:
         daemon.kill()
         daemon.wait()

@@ -86,7 +86,7 @@ def test_actions_and_a_download_and_a_life_work_with_them(assets, path, tmp_path
             wait_for(lambda: s9pk.ready(own), 60.0, "downloaded and ready")
             rotated = ask("action", "run", "rotate-api-key", "--input", "{}")["result"]["values"][0]["value"]
             assert rotated != key
-            wait_for(lambda: (s9pk.ready(own) or {"attempt": 0})["attempt"] == 2, 20.0, "ready with the new key")
+            wait_for(lambda: (s9pk.ready(own) or {"attempt": 0})["attempt"] == 2, what="ready with the new key")
             (model,) = ask("action", "form", "delete-model-cache")["fields"][0]["choices"]
             daemon.send_signal(signal.SIGTERM)
             said, _ = daemon.communicate(timeout=30)

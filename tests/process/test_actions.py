@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import resource
 import select
 import shutil
 import signal
@@ -20,6 +21,7 @@ from support import rude
 from support.controller import Controller
 from support.site import KNOWN
 from support.wait import wait_for
+from vllm_fsm.hardware.collect import LIMIT
 
 FAST = {"settings": {"nudge_after": 0.2, "port_retry": 0.2, "restart_first": 0.1, "kill_again": 0.5}}
 PYNVML = Path(__file__).parents[1] / "fakes" / "pynvml.py"
@@ -93,7 +95,7 @@ class Terminal:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    def until(self, text, timeout=20.0):
+    def until(self, text, timeout=60.0):
         """Read until `text` was said, or the end if it is None."""
         due = time.monotonic() + timeout
         while text is None or text not in self.said:
@@ -123,7 +125,7 @@ class Terminal:
     def ends(self):
         """Return the exit code."""
         self.until(None)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def __enter__(self):
         return self
@@ -280,28 +282,37 @@ def test_a_terminal_that_lacks_a_character_fails_nothing(commands):
 # --- drivers -----------------------------------------------------------------------------------------------------
 
 
-def test_the_form_opens_within_a_second_with_a_healthy_driver(commands, tmp_path):
+def worked():
+    """The seconds of CPU time that commands took: on a busy machine not many more than on an idle one."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def test_the_form_is_less_than_a_seconds_work_with_a_healthy_driver(commands, tmp_path):
     commands.driver(tmp_path / "binding", devices=[CARD])
     commands("action", "form", "set-model")  # compiles what is not
-    times = []
+    work, times = [], []
     for _ in range(5):
-        began = time.monotonic()
+        before, began = worked(), time.monotonic()
         form = commands.json("action", "form", "set-model")
+        work.append(worked() - before)
         times.append(time.monotonic() - began)
     assert form["fields"][0]["default"] == "qwen36-35b-a3b"
-    assert sorted(times)[2] <= 1.0, times
+    assert sorted(work)[2] <= 1.0, work
+    assert min(times) < LIMIT, "nothing is waited out"
 
 
 def test_the_form_opens_within_8_seconds_with_one_that_hangs(commands, tmp_path):
-    commands.driver(tmp_path / "binding", hang="init")
-    began = time.monotonic()
+    asked = tmp_path / "binding" / "hangs"
+    commands.driver(asked.parent, hang="init")
+    before = worked()
     form = commands.json("action", "form", "set-model")
-    assert time.monotonic() - began <= 8.0
+    assert LIMIT + worked() - before <= 8.0, "what is waited out, and the work"
     assert form["fields"][0]["choices"][-1]["disabledReason"] is None
-    began = time.monotonic()
+    asked.unlink()
     assert commands.json("action", "form", "get-api-credentials")["fields"] == []
     assert commands("set-model", "--custom", "org/name").returncode == 0
-    assert time.monotonic() - began <= 4.0  # neither looks at the hardware
+    assert not asked.exists(), "neither looks at the hardware"
 
 
 # --- on a terminal -----------------------------------------------------------------------------------------------
@@ -359,7 +370,7 @@ def test_a_guided_choice_can_be_left(commands, tmp_path, key, code):
     commands.driver(tmp_path / "binding", devices=[CARD])
     with commands.terminal("set-model") as terminal:
         terminal.until("Number [1]: ")
-        assert wait_for(terminal.reads, 10.0, "it reads from the terminal")
+        assert wait_for(terminal.reads, what="it reads from the terminal")
         assert terminal.types(key).ends() == code
         assert "Nothing was chosen, and nothing was written." in terminal.said
         assert "Traceback" not in terminal.said

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,9 +15,11 @@ import pytest
 
 from support import dead_disk, rude
 from support.controller import Controller
-from support.wait import wait_for
+from support.pressure import unhurried
+from support.wait import LIMIT, wait_for
 from vllm_fsm import flags, lock
 from vllm_fsm.adapters import procfs
+from vllm_fsm.adapters.watch import STEP
 
 FAST = {"settings": {"nudge_after": 0.2, "port_retry": 0.2, "restart_first": 0.1, "kill_again": 0.5}}
 WATCHFUL = {
@@ -47,7 +50,7 @@ def listening(port):
 
 
 def get(controller, path, key=None):
-    with closing(http.client.HTTPConnection("127.0.0.1", controller.port, timeout=5)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", controller.port, timeout=LIMIT)) as connection:
         connection.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
         with connection.getresponse() as response:
             return response.status
@@ -106,10 +109,13 @@ def test_reformatting_and_other_fields_restart_nothing(controller):
 
 def test_a_burst_of_edits_is_one_restart_to_the_last(controller):
     controller.serve("tiny").ready(1)
+    began = time.monotonic()
     for number in range(50):
         controller.serve("tiny", "--seed", str(number))
+    elapsed = time.monotonic() - began
     health = controller.until("Ready", also=lambda h: h["active"]["arguments"] == ["tiny", "--seed", "49"])
-    assert health["attempt"] <= 4
+    # Each look ends what it sees of a burst, and they are a step apart.
+    assert health["attempt"] <= 4 + elapsed // STEP
 
 
 def test_deleting_the_credentials_makes_a_new_key_and_restarts_with_it(controller):
@@ -184,7 +190,7 @@ def test_an_edit_that_vllm_would_refuse_keeps_the_engine(known):
 def test_what_stood_there_at_the_start_is_judged_while_it_loads(tmp_path):
     engine = rude.installed(tmp_path / "engine", flags.versions()[-1])
     controller = Controller(tmp_path, overrides=FAST, engine=engine)
-    with controller.serve("tiny", "--frobnicate", RUDE_LISTEN_AFTER=60):
+    with controller.serve("tiny", "--frobnicate", RUDE_LISTEN_AFTER=600):
         health = controller.until("Failed", also=lambda h: h["engine"] == "Absent")
         assert (health["reason"], health["attempt"]) == ("BadArguments", 1)
         assert "--frobnicate" in health["message"]
@@ -243,9 +249,10 @@ def test_an_edit_that_names_a_file_on_such_a_disk_counts_unjudged(tmp_path):
 
 
 def test_an_engine_that_dies_after_ready_is_restarted_even_with_exit_code_0(controller):
-    controller.serve("tiny", RUDE_DIE_AFTER_READY=0.3)
-    controller.ready(1)
+    controller.serve("tiny")
+    os.kill(controller.ready(1)["pid"], signal.SIGTERM)
     controller.ready(2)
+    assert controller.says("engine-exited")["status"] == 0
     assert controller.says("transition", trigger="EngineExited")["from"] == "Ready"
 
 
@@ -298,11 +305,11 @@ def test_an_engine_that_stays_silent_is_restarted(tmp_path):
 
 def test_a_start_that_stands_still_is_ended_and_said_to_hang(tmp_path):
     overrides = {"settings": {**FAST["settings"], "pulse": 0.2}}
-    with Controller(tmp_path, "--silence-timeout", "0.5s", overrides=overrides) as controller:
+    with Controller(tmp_path, "--silence-timeout", "1s", overrides=overrides) as controller:
         controller.serve("tiny", RUDE_NEVER_LISTEN=1)
-        health = controller.until("Failed", 60.0)
+        health = controller.until("Failed")
         assert (health["reason"], health["attempt"], health["nextTry"]) == ("EngineHung", 2, None)
-        assert "(phase: Configuration)" in health["message"]
+        assert re.search(r"\(phase: (Imports|Configuration)\)", health["message"])  # where it was when it stood still
         controller.until("Failed", also=lambda h: h["engine"] == "Absent")
         controller.serve("tiny").ready()
 
@@ -351,17 +358,20 @@ def test_a_liar_is_never_ready(tmp_path, lie):
 
 
 def test_the_engine_may_come_up_after_the_deadline(tmp_path):
+    go = tmp_path / "go"
     with Controller(tmp_path, "--startup-timeout", "0.5s", overrides=FAST) as controller:
-        controller.serve("tiny", RUDE_LISTEN_AFTER=1.5)
+        controller.serve("tiny", RUDE_LISTEN_ONCE=go)
         assert controller.until("Failed")["message"].startswith("The vLLM API did not come up within")
+        go.touch()
         controller.ready(1)
 
 
 def test_an_engine_that_loses_the_first_sigterm_gets_another(controller):
-    controller.serve("tiny", RUDE_SIGTERM="loading", RUDE_LISTEN_AFTER=60)
-    controller.says("engine-started")
+    controller.serve("tiny", RUDE_SIGTERM="loading", RUDE_LISTEN_AFTER=600)
+    controller.says("phase", phase="Configuration")  # by now it takes signals
     controller.store.write_text("{}")
-    controller.until("NoModel", also=lambda h: h["engine"] == "Absent", timeout=10)
+    controller.until("NoModel", also=lambda h: h["engine"] == "Absent")
+    assert controller.says("engine-exited")["status"] == 0
 
 
 def test_a_deaf_engine_with_children_is_killed_after_the_grace_period(tmp_path):
@@ -436,15 +446,17 @@ def test_a_second_signal_waits_for_nobody(controller):
     controller.serve("tiny", RUDE_SIGTERM="deaf").ready()
     controller.signal(signal.SIGTERM)
     controller.says("transition", trigger="StopRequested")
-    began = time.monotonic()
+    began = unhurried()
     assert controller.signal(signal.SIGTERM).ends() == 0
-    assert time.monotonic() - began < 5
+    assert unhurried() - began < 5
 
 
 def test_the_whole_tree_ends_within_two_seconds_of_our_violent_end(controller):
     controller.serve("tiny", RUDE_SIGTERM="deaf", RUDE_CHILDREN=2, RUDE_TITLE="VLLM::Worker").ready()
+    killed = unhurried()
     controller.signal(signal.SIGKILL).ends()
-    wait_for(lambda: not controller.left(), 2.0, "the tree ends")
+    wait_for(lambda: not controller.left(), what="the tree ends")
+    assert unhurried() - killed < 2.0
 
 
 def test_the_next_controller_begins_where_the_last_one_was_killed(controller):
@@ -491,7 +503,7 @@ def test_the_output_of_a_start_is_kept_redacted_and_outlives_the_controller(cont
 
     controller.serve("tiny").ready()
     controller.serve("tiny", RUDE_EXIT_CODE=1, RUDE_LAST_LINE=f"ValueError: {controller.key} is what it was given")
-    controller.until("Loading", also=lambda health: health["nextTry"])
+    controller.says("engine-exited", status=1)
     controller.stop()
     assert main(["logs", "--data", str(controller.data)]) == 0
     shown = capsys.readouterr().out
@@ -505,7 +517,7 @@ def test_the_health_file_beats(controller):
     controller.until("NoModel")
     path = controller.run_dir / "health.json"
     before = path.stat().st_mtime_ns
-    wait_for(lambda: path.stat().st_mtime_ns > before, 8.0, "a heartbeat")
+    wait_for(lambda: path.stat().st_mtime_ns > before, what="a heartbeat")
 
 
 def test_a_log_that_nobody_reads_stops_nothing(tmp_path):

@@ -87,10 +87,10 @@ def test_the_units_command_serves_and_stops_in_order(unit: subprocess.Popen[byte
         assert unit.poll() is None, (tmp_path / "log").read_text()
         return json.loads(health.read_text())["state"] if health.exists() else None
 
-    wait_for(lambda: state() == "NoModel", 20.0, "a controller")
+    wait_for(lambda: state() == "NoModel", what="a controller")
     assert asked(unit, "health").returncode == 1
     (tmp_path / "state" / "store.json").write_text(json.dumps({"serveArgs": ["tiny"]}))
-    wait_for(lambda: state() == "Ready", 30.0, "Ready")
+    wait_for(lambda: state() == "Ready", what="Ready")
     said = asked(unit, "health")
     assert (said.returncode, said.stdout) == (0, "The vLLM API is ready\n")
     status = Path(f"/proc/{unit.pid}/status").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import gc
+import hashlib
 import os
 import random
 import signal
@@ -21,10 +22,11 @@ from typing import Any
 import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
 
-from support.download_rig import KEY, Rig
+from support.download_rig import KEY, PATIENT, Rig
 from support.fake_hub import FakeHub
+from support.pressure import unhurried
 from support.volume import mount, on_volume
-from support.wait import await_for
+from support.wait import await_for, wait_for
 from vllm_fsm.adapters.aside import aside
 from vllm_fsm.adapters.download import downloader
 from vllm_fsm.core import events
@@ -35,6 +37,9 @@ from vllm_fsm.weights.needs import Needs, needs
 
 MIB = 1 << 20
 TOKEN = "hf_" + "t" * 34
+SILENCE, PAUSE = 100.0, 80.0
+"""Seconds of the downloader's clock: what is allowed, and what passes between two reports."""
+WEIGHTS = r"GET .*\.safetensors$"
 Scenario = Callable[[Rig], Awaitable[None]]
 
 
@@ -72,6 +77,11 @@ def partials(models: Path) -> list[str]:
     return [name for name in blobs(models) if name.endswith(".incomplete")]
 
 
+def stop_after(size: int, match: str = WEIGHTS) -> dict[str, object]:
+    """A rule by which the hub sends so many bytes of an answer and then, for as long as any test lasts, no more."""
+    return {"match": match, "action": "stall", "after_bytes": size, "seconds": 3600}
+
+
 def found(models: Path, pattern: str) -> list[Path]:
     return sorted(models.glob(pattern))
 
@@ -101,11 +111,9 @@ def test_a_model_is_fetched_once_and_complete_from_then_on(hub: FakeHub, models:
         assert (last.repo, last.done, last.files_done) == ("org/model", last.total, last.files)
         assert last.total == sum(blobs(models).values())
         hub.stop()
-        began = time.monotonic()
         found = await rig.checks("org/model")
         assert isinstance(found, events.WeightsComplete), found
         assert found.offline
-        assert time.monotonic() - began < 1.0
 
     play(scenario, hub, models)
     # The library finds it as well, and nothing wrong with it.
@@ -250,9 +258,9 @@ def test_two_thousand_files(hub: FakeHub, models: Path) -> None:
     async def scenario(rig: Rig) -> None:
         ended = await rig.fetches("org/model", timeout=120.0)
         assert isinstance(ended, events.WeightsComplete), ended
-        began = time.monotonic()
+        began = time.process_time()
         assert isinstance(await rig.checks("org/model"), events.WeightsComplete)
-        assert time.monotonic() - began < 1.0
+        assert time.process_time() - began < 1.0
 
     play(scenario, hub, models)
     assert len(list(models.glob("models--org--model/snapshots/*/part/*.txt"))) == 2000
@@ -318,21 +326,19 @@ def test_the_library_at_work_is_no_silence(hub: FakeHub, models: Path) -> None:
     hub.bandwidth(10 * MIB)  # the library writes 10 MB at a time
 
     async def scenario(rig: Rig) -> None:
-        rig.start("org/model")
-        await rig.moves(8 * MIB)
-        (partial,) = partials(models)
-        ours = models / "models--org--model/blobs" / f"{partial.partition('.')[0]}.incomplete"
-        assert (await rig.ending()).offline
+        assert (await rig.fetches("org/model")).offline
+        assert rig.passed > 2 * SILENCE
         shown = [event.progress for event in rig.events if isinstance(event, events.DownloadProgressed)]
         assert len({progress.done for progress in shown}) > 3
         assert (shown[-1].done, shown[-1].files_done) == (shown[-1].total, shown[-1].files)
         # A partial file of ours is of no use to it, and belongs to nothing when it is done.
-        ours.with_suffix("").unlink()
-        ours.write_bytes(bytes(MIB))
+        (whole,) = found(models, f"models--org--model/blobs/{'?' * 64}")
+        whole.with_suffix(".incomplete").write_bytes(bytes(MIB))
+        whole.unlink()
         hub.bandwidth(0)
         assert isinstance(await rig.fetches("org/model"), events.WeightsComplete)
 
-    play(scenario, hub, models, xet=True, silence=2.5)
+    play(scenario, hub, models, xet=True, silence=SILENCE, pause=PAUSE)
     assert partials(models) == []
 
 
@@ -342,11 +348,21 @@ def test_the_library_at_work_is_no_silence(hub: FakeHub, models: Path) -> None:
 def test_killed_at_twenty_moments_it_loses_no_more_than_was_under_way(hub: FakeHub, models: Path) -> None:
     folder = hub.repo("org/model", size_mb=300, shards=3)
     size = sum(file.stat().st_size for file in folder.iterdir())
+    shards = {shard: hashlib.sha256(shard.read_bytes()).hexdigest() for shard in folder.glob("*.safetensors")}
     dice = random.Random(20)
     hub.bandwidth(40 * MIB)
 
+    def hold() -> None:
+        """Keep the last byte of the shard of which most is missing: however late we come, there is a child to kill."""
+        there = blobs(models)
+        left = {shard: shard.stat().st_size - there.get(f"{name}.incomplete", 0) for shard, name in shards.items()}
+        left |= {shard: 0 for shard, name in shards.items() if name in there}
+        most = max(left, key=lambda shard: left[shard])
+        hub.faults(stop_after(left[most] - 1, f"GET .*{most.name}$"))
+
     async def scenario(rig: Rig) -> None:
         for number in range(20):
+            hold()
             rig.start("org/model")
             # The later ones come to the last bytes.
             await rig.moves(min(size - 1, int(size * (number + dice.random()) / 20)))
@@ -355,6 +371,7 @@ def test_killed_at_twenty_moments_it_loses_no_more_than_was_under_way(hub: FakeH
             ended = await rig.ending()
             assert isinstance(ended, events.DownloadFailed), ended
             assert ended.finding.reason == "FetcherEnded"
+        hub.faults()
         hub.bandwidth(0)
         assert isinstance(await rig.fetches("org/model"), events.WeightsComplete)
 
@@ -395,7 +412,7 @@ def test_a_server_that_knows_no_ranges_begins_anew(hub: FakeHub, models: Path) -
 
 def test_a_branch_that_moves_meanwhile(hub: FakeHub, models: Path) -> None:
     hub.repo("org/model", size_mb=60, shards=3)
-    hub.bandwidth(10 * MIB)
+    hub.faults(stop_after(12 * MIB))
 
     async def scenario(rig: Rig) -> None:
         rig.start("org/model")
@@ -404,7 +421,7 @@ def test_a_branch_that_moves_meanwhile(hub: FakeHub, models: Path) -> None:
         await await_for(lambda: not rig.children(), what="the child is gone")
         before = blobs(models)
         assert len(partials(models)) == 3
-        hub.bandwidth(0)
+        hub.faults()
         first = next((hub.root / "org/model").glob("model-00001*"))
         first.write_bytes(first.read_bytes()[:-4] + b"new!")
         assert isinstance(await rig.fetches("org/model"), events.WeightsComplete)
@@ -421,7 +438,7 @@ def test_a_branch_that_moves_meanwhile(hub: FakeHub, models: Path) -> None:
 
 def test_after_a_power_cut_what_was_not_synced_does_not_count(hub: FakeHub, models: Path) -> None:
     hub.repo("org/model", size_mb=40)
-    hub.bandwidth(20 * MIB)
+    hub.faults(stop_after(PIECE + 6 * MIB))
 
     async def scenario(rig: Rig) -> None:
         rig.start("org/model")
@@ -434,7 +451,7 @@ def test_after_a_power_cut_what_was_not_synced_does_not_count(hub: FakeHub, mode
             file.seek(PIECE)
             file.write(bytes(partial.stat().st_size - PIECE))
         (models / "models--org--model" / "vllm-fsm" / "boot").write_text("another boot")
-        hub.bandwidth(0)
+        hub.faults()
         assert isinstance(await rig.fetches("org/model"), events.WeightsComplete)
 
     play(scenario, hub, models)
@@ -461,24 +478,24 @@ def test_what_belongs_to_nothing_is_removed(hub: FakeHub, models: Path) -> None:
 def test_silence_ends_the_attempt_and_the_next_one_goes_on(hub: FakeHub, models: Path) -> None:
     folder = hub.repo("org/model", size_mb=30)
     size = (folder / "model.safetensors").stat().st_size
-    hub.faults({"match": r"GET .*model\.safetensors$", "action": "stall", "after_bytes": 10 * MIB, "seconds": 60})
+    hub.faults(stop_after(10 * MIB))
 
     async def scenario(rig: Rig) -> None:
-        began = time.monotonic()
+        rig.allow(1.0, after=10 * MIB)
         ended = await rig.fetches("org/model")
         assert ended.finding == Finding.of("DownloadStalled", repo="org/model", seconds=1)
         assert ended.moved
-        assert time.monotonic() - began < 10.0
         hub.faults()
+        rig.allow(PATIENT)
         assert isinstance(await rig.fetches("org/model"), events.WeightsComplete)
 
-    play(scenario, hub, models, silence=1.0)
+    play(scenario, hub, models)
     assert hub.sent("model.safetensors") < size + MIB
 
 
 def test_a_hub_that_accepts_and_never_answers_is_silence_too(hub: FakeHub, models: Path) -> None:
     hub.repo("org/model")
-    hub.faults({"match": "GET /api/", "action": "delay", "seconds": 60})
+    hub.faults({"match": "GET /api/", "action": "delay", "seconds": 3600})
 
     async def scenario(rig: Rig) -> None:
         ended = await rig.fetches("org/model")
@@ -489,42 +506,62 @@ def test_a_hub_that_accepts_and_never_answers_is_silence_too(hub: FakeHub, model
 
 def test_a_child_that_hangs_is_silence_too(hub: FakeHub, models: Path) -> None:
     hub.repo("org/model", size_mb=40)
-    hub.bandwidth(10 * MIB)
+    hub.faults(stop_after(10 * MIB))
 
     async def scenario(rig: Rig) -> None:
         rig.start("org/model")
+        rig.allow(1.0, after=MIB)
         await rig.moves(MIB)
-        (child,) = rig.children()
-        os.kill(child.pid, signal.SIGSTOP)
+        for child in rig.children():  # none where it was given up already
+            os.kill(child.pid, signal.SIGSTOP)
         assert (await rig.ending()).finding.reason == "DownloadStalled"
 
-    play(scenario, hub, models, silence=1.0)
+    play(scenario, hub, models)
 
 
 def test_slow_but_moving_never_fails(hub: FakeHub, models: Path) -> None:
-    hub.repo("org/model", size_mb=1)
-    hub.bandwidth(256 * 1024)
+    hub.repo("org/model", size_mb=20)
+    hub.bandwidth(20 * MIB)
 
     async def scenario(rig: Rig) -> None:
-        began = time.monotonic()
         assert isinstance(await rig.fetches("org/model"), events.WeightsComplete)
-        assert time.monotonic() - began > 2.0, "longer than the silence that is allowed"
+        assert rig.passed > 2 * SILENCE
 
-    play(scenario, hub, models, silence=1.0)
+    play(scenario, hub, models, silence=SILENCE, pause=PAUSE)
+
+
+def test_what_came_while_we_stood_still_is_no_silence(hub: FakeHub, models: Path) -> None:
+    hub.repo("org/model", size_mb=80)
+    hub.bandwidth(20 * MIB)
+
+    async def scenario(rig: Rig) -> None:
+        rig.start("org/model")
+        rig.allow(0.5, after=MIB)
+        await rig.moves(MIB)
+        rig.allow(PATIENT, after=0)
+        late, there = time.monotonic() + 0.6, sum(blobs(models).values())
+
+        def reported() -> bool:
+            return not partials(models) or sum(blobs(models).values()) > there + 9 * MIB
+
+        wait_for(lambda: time.monotonic() > late and reported(), what="reports, while the event loop stands still")
+        assert isinstance(await rig.ending(), events.WeightsComplete)
+
+    play(scenario, hub, models)
 
 
 def test_a_cancelled_download_ends_at_once_and_says_nothing_more(hub: FakeHub, models: Path) -> None:
     hub.repo("org/model", size_mb=40)
-    hub.bandwidth(5 * MIB)
+    hub.faults(stop_after(10 * MIB))
 
     async def scenario(rig: Rig) -> None:
         rig.start("org/model")
         await rig.moves(MIB)
-        began = time.monotonic()
+        began = unhurried()
         rig.downloader.cancel(None)  # type: ignore[arg-type]
         said = len(rig.events)
         await await_for(lambda: not rig.children(), what="the child is gone")
-        assert time.monotonic() - began < 1.0
+        assert unhurried() - began < 1.0
         assert len(rig.events) == said
 
     play(scenario, hub, models)
@@ -552,7 +589,7 @@ def test_a_change_of_mind_at_any_moment_leaves_nothing(hub: FakeHub, models: Pat
 
 def test_the_child_ends_with_the_controller(hub: FakeHub, models: Path) -> None:
     hub.repo("org/model", size_mb=40)
-    hub.bandwidth(5 * MIB)
+    hub.faults(stop_after(10 * MIB))
 
     async def scenario(rig: Rig) -> None:
         rig.start("org/model")
@@ -569,9 +606,9 @@ def test_the_child_ends_with_the_controller(hub: FakeHub, models: Path) -> None:
         asyncio.run(whole())
     os.waitpid(parent, 0)
     left = subprocess.run(["pgrep", "-f", "fetcher.py"], capture_output=True, text=True, check=False).stdout.split()
-    began = time.monotonic()
-    while any(_of(models, pid) for pid in left):
-        assert time.monotonic() - began < 2.0, "it outlived its controller"
+    began = unhurried()
+    wait_for(lambda: not any(_of(models, pid) for pid in left), what="the child's end")
+    assert unhurried() - began < 2.0
 
 
 def _of(models: Path, pid: str) -> bool:
@@ -671,28 +708,28 @@ def test_a_hub_that_does_not_answer_as_it_should(
     hub.faults({"match": where, **rule})
 
     async def scenario(rig: Rig) -> None:
-        ended = await rig.fetches("org/model", timeout=60.0)
+        ended = await rig.fetches("org/model")
         assert isinstance(ended, events.DownloadFailed), ended
         assert (ended.finding.reason, ended.finding.permanent) == (reason, permanent)
         assert ended.retry_after == retry_after
         assert not ended.moved
 
-    play(scenario, hub, models, silence=20.0)
+    play(scenario, hub, models)
 
 
 def test_a_read_that_hangs_does_not_hide_why_another_file_failed(hub: FakeHub, models: Path) -> None:
     hub.repo("org/model", shards=2)
     hub.faults(
-        {"match": "GET .*00001-of-00002", "action": "delay", "seconds": 60},
+        {"match": "GET .*00001-of-00002", "action": "delay", "seconds": 3600},
         {"match": "GET .*00002-of-00002", "action": "status", "status": 403, "body": "{}"},
     )
 
     async def scenario(rig: Rig) -> None:
-        began = time.monotonic()
+        began = unhurried()
         assert (await rig.fails("org/model")).reason == "HubForbids"
-        assert time.monotonic() - began < 8.0
+        assert unhurried() - began < 8.0
 
-    play(scenario, hub, models, silence=30.0)
+    play(scenario, hub, models)
 
 
 def test_a_hub_that_is_down_or_unknown(hub: FakeHub, models: Path) -> None:
@@ -800,13 +837,14 @@ def test_what_is_in_use_is_not_offered_for_deletion(hub: FakeHub, tmp_path: Path
 
 def test_a_volume_that_fills_up_meanwhile_keeps_its_spare_room(hub: FakeHub, tmp_path: Path) -> None:
     hub.repo("org/model", size_mb=40)
-    hub.bandwidth(10 * MIB)
+    hub.bandwidth(MIB)  # until the volume is nearly full
 
     async def scenario(rig: Rig) -> None:
         rig.start("org/model")
-        await rig.moves(5 * MIB)
+        await rig.moves(MIB)
         ballast = rig.models.parent / "ballast"
-        ballast.write_bytes(bytes(40 * MIB))
+        ballast.write_bytes(bytes(44 * MIB))
+        hub.bandwidth(10 * MIB)
         ended = await rig.ending()
         assert ended.finding.reason == "VolumeTooSmall"
         assert ended.moved
@@ -904,13 +942,20 @@ def test_progress_is_what_lies_on_the_disk(hub: FakeHub, models: Path) -> None:
     apart: list[int] = []
 
     async def scenario(rig: Rig) -> None:
-        rig.start("org/model")
-        await rig.moves(1)
-        while not any(isinstance(event, events.WeightsComplete) for event in rig.events):
+        def ahead() -> int:
+            """By how much more is reported than was there when it is seen."""
             shown = next(event for event in reversed(rig.events) if isinstance(event, events.DownloadProgressed))
-            apart.append(abs(shown.progress.done - sum(blobs(models).values())))
+            return shown.progress.done - sum(blobs(models).values())
+
+        rig.start("org/model")
+        for share in (1, 20, 40):
+            await rig.moves(share * MIB)
+            hub.bandwidth(1)
+            await await_for(lambda: abs(ahead()) <= MIB, what="the report on what there is")
+            hub.bandwidth(6 * MIB)
+        while not any(isinstance(event, events.WeightsComplete) for event in rig.events):
+            apart.append(ahead())
             await asyncio.sleep(0.02)
 
     play(scenario, hub, models)
-    assert len(apart) > 20
-    assert max(apart) <= 10 * MIB
+    assert max(apart, default=0) <= MIB

@@ -20,18 +20,18 @@ FILES = {"config.json": b'{"model_type": "llama"}', "empty.txt": b"", "model.saf
 PASSWORD = "pass-word-1"
 
 
-def fetch(url: str, models: Path, *, silence: float = 5.0, timeout: float = 30.0, **environment: str) -> events.Event:
+def fetch(url: str, models: Path, **environment: str) -> events.Event:
     """Make one attempt at `org/model`; return the event that ends it."""
 
     async def whole() -> events.Event:
-        async with Rig(url, models, silence=silence) as rig:
-            return await rig.fetches("org/model", timeout=timeout, **environment)
+        async with Rig(url, models) as rig:
+            return await rig.fetches("org/model", **environment)
 
     return asyncio.run(whole())
 
 
-def failure(url: str, models: Path, **options: object) -> events.DownloadFailed:
-    ended = fetch(url, models, **options)  # type: ignore[arg-type]
+def failure(url: str, models: Path, **environment: str) -> events.DownloadFailed:
+    ended = fetch(url, models, **environment)
     assert isinstance(ended, events.DownloadFailed), ended
     assert "{" not in text(ended.finding.message)
     return ended
@@ -75,13 +75,18 @@ def pages(number: int, *, size: int = 1, pause: float = 0.0) -> Odd:
 
 
 def test_a_listing_that_takes_long_is_no_silence(tmp_path: Path) -> None:
+    async def whole(url: str) -> None:
+        async with Rig(url, tmp_path, silence=100.0, pause=80.0) as rig:
+            assert isinstance(await rig.fetches("org/model"), events.WeightsComplete)
+            assert rig.passed > 200.0
+
     with odd_hub(FILES, pages(9, pause=0.4)) as url:
-        assert isinstance(fetch(url, tmp_path, silence=2.0), events.WeightsComplete)
+        asyncio.run(whole(url))
 
 
 def test_a_listing_without_an_end_is_refused(tmp_path: Path) -> None:
     with odd_hub(FILES, pages(10**9, size=2000)) as url:
-        ended = failure(url, tmp_path, timeout=60.0)
+        ended = failure(url, tmp_path)
     assert (ended.finding.reason, ended.finding.permanent) == ("UnsafeRepository", True)
 
 
@@ -121,7 +126,7 @@ def test_an_answer_of_another_shape(tmp_path: Path, where: str, body: bytes) -> 
 @pytest.mark.parametrize(("where", "status"), [("/revision/", 200), ("/tree/", 200), ("/api/", 500)])
 def test_an_answer_without_an_end_does_not_eat_the_memory(tmp_path: Path, where: str, status: int) -> None:
     with odd_hub(FILES, only(where, (status, {}, None))) as url:
-        ended = failure(url, tmp_path, silence=25.0)
+        ended = failure(url, tmp_path)
     assert (ended.finding.reason, ended.finding.permanent) == ("DownloadFailed", False)
     assert "MemoryError" in ended.finding.evidence
 
@@ -149,7 +154,7 @@ def test_another_range_than_was_asked_for_loses_nothing(tmp_path: Path) -> None:
         return 206, {"Content-Range": f"bytes 5-{len(content) - 1}/{len(content)}"}, content[5:]
 
     with odd_hub(FILES, odd) as url:
-        assert failure(url, tmp_path, silence=20.0).finding.reason == "DownloadCut"
+        assert failure(url, tmp_path).finding.reason == "DownloadCut"
     assert partial.read_bytes() == content[: MIB // 2]
 
 
@@ -163,7 +168,7 @@ def test_what_is_gained_and_lost_again_is_no_gain(tmp_path: Path) -> None:
         return 200, {"Content-Length": str(len(content)), "Connection": "close"}, content[: MIB // 2]
 
     with odd_hub(FILES, odd) as url:
-        first, second = (failure(url, tmp_path, timeout=60.0) for _ in range(2))
+        first, second = (failure(url, tmp_path) for _ in range(2))
     assert (first.finding.reason, first.moved) == ("DownloadCut", True)
     assert (second.finding.reason, second.moved) == ("DownloadCut", False)
 

@@ -92,7 +92,7 @@ def test_a_flood_is_read_in_bounded_memory() -> None:
         output = Output(reading, relay=count, secret=KEY)
         tracemalloc.start()
         flood = asyncio.create_task(asyncio.to_thread(pour, writing))
-        await await_for(lambda: not output.open, 30, "the end of the flood")
+        await await_for(lambda: not output.open, 60, "the end of the flood")
         await flood
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

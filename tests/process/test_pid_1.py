@@ -6,6 +6,7 @@ from pathlib import Path
 
 from support.controller import Controller
 from support.wait import wait_for
+from vllm_fsm.adapters import procfs
 
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 AS_USER = ("--user", "--map-root-user")
@@ -20,8 +21,8 @@ def zombies(pid: int) -> list[int]:
     """The dead children of `pid` that nobody collected."""
     found = []
     for child in children(pid):
-        stat = Path(f"/proc/{child}/stat").read_text()
-        if stat.rpartition(")")[2].split()[0] == "Z":
+        process = procfs.read(child)
+        if process is not None and process.gone:
             found.append(child)
     return found
 
@@ -36,7 +37,7 @@ def test_it_collects_orphans_obeys_signals_and_leaves_nothing(tmp_path):
         (first,) = children(controller.process.pid)
         os.kill(children_of_engine(first)[0], signal.SIGKILL)
         controller.ready(2)
-        wait_for(lambda: not zombies(first), 10.0, "no zombies")
+        wait_for(lambda: not zombies(first), what="no zombies")
         os.kill(first, signal.SIGTERM)
         assert controller.ends() == 0
         assert controller.says("stopped")["code"] == 0
@@ -44,6 +45,6 @@ def test_it_collects_orphans_obeys_signals_and_leaves_nothing(tmp_path):
 
 def children_of_engine(controller: int) -> list[int]:
     """The engine's leader among the children of the controller, by its command line."""
-    found = [child for child in children(controller) if b"\0serve\0" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    found = [child for child in children(controller) if b"\0serve\0" in procfs.cmdline(child)]
     assert len(found) >= 1
     return sorted(found)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ from vllm_fsm.core.snapshot import Secret, Target
 
 MIB = 1 << 20
 SIZE = 24 * MIB
+READ = 120.0
+"""Seconds for a child, which has the lowest priority."""
 FAST = {"settings": {"nudge_after": 0.2, "restart_first": 0.1, "kill_again": 0.5}}
 
 
@@ -76,7 +81,7 @@ class Rig:
         self.said.append({"event": event, **fields})
 
     async def line(self) -> dict[str, Any]:
-        await await_for(lambda: self.said, what="a line")
+        await await_for(lambda: self.said, READ, "a line")
         return self.said[-1]
 
 
@@ -85,7 +90,7 @@ def play(models: Path, scenario: Callable[[Rig], Awaitable[None]]) -> None:
         rig = Rig(models)
         await scenario(rig)
         await rig.ahead.close()
-        assert children(os.getpid()) == []
+        await await_for(lambda: not children(os.getpid()), what="no child")
         assert len(rig.said) <= 1
 
     asyncio.run(whole())
@@ -189,16 +194,29 @@ def test_the_limit_of_a_memory_cgroup_is_kept(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(weights(size=size))
     cool(path)
+    go = tmp_path / "go"
     with memory_group() as group:
         limit = next(group / name for name in ("memory.max", "memory.limit_in_bytes") if (group / name).exists())
         limit.write_text(str(LEAST + room))
         controller = Controller(tmp_path, overrides=FAST, prefix=joining(group))
-        with controller.serve(str(path.parent), RUDE_LISTEN_AFTER=5):
+        with controller.serve(str(path.parent), RUDE_LISTEN_ONCE=go):
+            assert controller.process is not None
+            pid = controller.process.pid
+
+            def sleeps() -> bool:
+                """Whether it has begun, and neither reads nor waits for the disk."""
+                found = [procfs.read(child) for child in children(pid)]
+                return resident(path) > 0 and [process.state for process in found if process] == ["S"]
+
+            wait_for(sleeps, READ, "a child that waits for memory")
+            kept = resident(path)
+            go.touch()
             line = controller.says("weights-read-ahead")
             controller.ready()
             assert controller.stop() == 0
     assert (line["why"], line["complete"]) == ("not enough free memory", False)
-    assert 0 < line["bytes"] <= resident(path) < room
+    assert 0 < line["bytes"] < room
+    assert line["bytes"] * 7 // 8 < kept < room  # a machine that is short of memory takes some of it back
 
 
 def test_a_huge_file_that_is_mostly_holes(tmp_path: Path) -> None:
@@ -250,6 +268,21 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     assert (line["event"], line["why"]) == ("weights-not-read-ahead", "no weights were found")
 
 
+@pytest.fixture
+def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child is stopped before it does anything: however late we look, it is there."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nkill -STOP $$\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+
+
+def is_stopped(child: int) -> bool:
+    process = procfs.read(child)
+    return process is not None and process.state == "T"
+
+
+@pytest.mark.usefixtures("stopped")
 def test_the_child_knows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model(tmp_path, "org/m")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
@@ -258,7 +291,6 @@ def test_the_child_knows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         rig.ahead.expect(target("org/m"))
         await await_for(lambda: children(os.getpid()), what="a child")
         (child,) = children(os.getpid())
-        os.kill(child, signal.SIGSTOP)
         assert "PATH" in _environment(child)
         assert set(_environment(child)) <= set(ENVIRONMENT)
 
@@ -268,6 +300,7 @@ def test_the_child_knows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 # --- an end ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("stopped")
 @pytest.mark.parametrize("signalled", [None, signal.SIGKILL])
 def test_a_child_that_hangs_or_dies_is_gone_when_nobody_wants_it(tmp_path: Path, signalled: int | None) -> None:
     model(tmp_path, "org/m")
@@ -276,7 +309,7 @@ def test_a_child_that_hangs_or_dies_is_gone_when_nobody_wants_it(tmp_path: Path,
         rig.ahead.expect(target("org/m"))
         await await_for(lambda: children(os.getpid()), what="a child")
         (child,) = children(os.getpid())
-        os.kill(child, signal.SIGSTOP)
+        await await_for(lambda: is_stopped(child), what="it hangs")
         if signalled is not None:
             os.kill(child, signalled)
             assert (await rig.line())["why"] == "the reader ended early"
@@ -295,43 +328,65 @@ def controller(tmp_path: Path) -> Iterator[Controller]:
         yield controller
 
 
-def test_the_next_model_is_resident_before_its_engine_is_executed(controller: Controller) -> None:
+def test_the_next_model_is_resident_before_its_engine_is_executed(controller: Controller, tmp_path: Path) -> None:
+    go = tmp_path / "go"
     models = controller.data / "models"
     first = model(models, "org/one")
     second = model(models, "org/two", 1)
-    controller.serve("org/one", RUDE_LISTEN_AFTER=1, RUDE_SIGTERM="slow:4")
-    controller.ready(1)
-    controller.says("weights-read-ahead", model="org/one")
+    controller.serve("org/one", RUDE_LISTEN_ONCE=go, RUDE_SIGTERM="deaf")
+    controller.says("weights-read-ahead", READ, model="org/one")
+    go.touch()
+    leader = controller.ready(1)["pid"]
     assert [resident(path) for path in first] == [SIZE, SIZE, 0]
     assert [resident(path) for path in second] == [0, 0, 0]  # a wish is not enough
 
     controller.serve("org/two")
-    controller.says("weights-read-ahead", model="org/two", complete=True)
+    controller.says("weights-read-ahead", READ, model="org/two", complete=True)
     assert len(controller.events("engine-started")) == 1  # the first engine still drains
     assert [resident(path) for path in second] == [SIZE, SIZE, 0]
+    os.kill(leader, signal.SIGKILL)
     controller.ready(2)
     assert controller.stop() == 0
 
 
-def test_a_controller_that_is_killed_leaves_no_reader(controller: Controller) -> None:
-    model(controller.data / "models", "org/one")
-    controller.serve("org/one", RUDE_LISTEN_AFTER=30)
+def caught(controller: Controller) -> int:
+    """Return a child that knows its parent, and is stopped; after one that was quicker than we are comes another."""
     assert controller.process is not None
     pid = controller.process.pid
-    (child,) = wait_for(lambda: children(pid), what="a child")
-    wait_for(lambda: os.getpriority(os.PRIO_PROCESS, child) == LOWEST, what="a child that knows its parent")
-    os.kill(child, signal.SIGSTOP)
+    for number in itertools.count():
+        name = f"org/m{number}"
+        model(controller.data / "models", name)
+        controller.serve(name, RUDE_NEVER_LISTEN=1)
+
+        def found(name: str = name) -> int | None:
+            for child in children(pid):
+                with suppress(ProcessLookupError):
+                    if os.getpriority(os.PRIO_PROCESS, child) == LOWEST:
+                        os.kill(child, signal.SIGSTOP)
+                        wait_for(lambda child=child: is_stopped(child) or not children(pid), what="a stop or an end")  # type: ignore[misc]
+                        return child if is_stopped(child) else -1
+            over = [line for line in controller.events("weights-read-ahead") if line["model"] == name]
+            return -1 if over else None
+
+        if (child := wait_for(found, READ, "a child")) > 0:
+            return child
+    raise AssertionError
+
+
+def test_a_controller_that_is_killed_leaves_no_reader(controller: Controller) -> None:
+    child = caught(controller)
     controller.signal(signal.SIGKILL)
     wait_for(lambda: (found := procfs.read(child)) is None or found.gone, what="the child's end")
 
 
 def test_the_engine_does_not_notice_a_reader_that_cannot_work(controller: Controller, tmp_path: Path) -> None:
-    folder = tmp_path / "local"
+    folder, go = tmp_path / "local", tmp_path / "go"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     os.mkfifo(folder / "model.safetensors")
-    controller.serve(str(folder), RUDE_LISTEN_AFTER=1)
-    why = controller.says("weights-not-read-ahead")["why"]
+    controller.serve(str(folder), RUDE_LISTEN_ONCE=go)
+    why = controller.says("weights-not-read-ahead", READ)["why"]
     assert why == "model.safetensors: It is not a file"
+    go.touch()
     controller.ready(1)
     assert controller.stop() == 0

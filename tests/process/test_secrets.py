@@ -72,15 +72,21 @@ def test_the_key_and_the_tokens_are_known_to_those_who_need_them(controller: Con
         controller.until("Ready", also=lambda health: health["download"] is not None)
         assert controller.process is not None
         key, engine = controller.key, controller.health()["pid"]
-        processes = tree(controller.process.pid)
-        roles = {
-            pid: "engine"
-            if process.session == engine
-            else next((name for name in ("fetcher.py", "guardian.py") if name in text_of(pid, "cmdline")), "controller")
-            for pid, process in processes.items()
-        }
-        assert set(roles.values()) == {"controller", "engine", "fetcher.py", "guardian.py"}
-        for pid, role in roles.items():
+        root = controller.process.pid
+
+        def roles() -> dict[int, str]:
+            """Who is there; empty until all are. A child that was not executed yet looks like the controller."""
+            found = {
+                pid: "controller"
+                if pid == root
+                else "engine"
+                if process.session == engine
+                else next((name for name in ("fetcher.py", "guardian.py") if name in text_of(pid, "cmdline")), "")
+                for pid, process in tree(root).items()
+            }
+            return found if set(found.values()) == {"controller", "engine", "fetcher.py", "guardian.py"} else {}
+
+        for pid, role in wait_for(roles, what="all processes").items():
             command, environment = text_of(pid, "cmdline"), text_of(pid, "environ")
             for secret in (key, TOKEN, PASSWORD, OWN):
                 assert secret not in command, role
@@ -102,7 +108,7 @@ def test_a_controller_that_crashes_leaves_no_dump(controller: Controller, tmp_pa
     controller.serve("tiny").ready()
     controller.signal(signal.SIGABRT)
     assert controller.ends() == -signal.SIGABRT
-    wait_for(lambda: not controller.left(), 10.0, "the engine ends too")
+    wait_for(lambda: not controller.left(), what="the engine ends too")
     assert [path for path in (*tmp_path.rglob("core*"), *Path.cwd().glob("core*")) if path.is_file()] == []
 
 
@@ -113,7 +119,7 @@ def test_no_secret_is_in_any_file_or_line_but_the_two(controller: Controller, tm
     key = controller.key
     words = f"ValueError: {key} {TOKEN} {OWN} http://me:{PASSWORD}@127.0.0.1:9/ Authorization: Bearer {key}"
     controller.serve("tiny", RUDE_EXIT_CODE=1, RUDE_LAST_LINE=words, **secrets)
-    controller.until("Loading", also=lambda health: health["nextTry"] is not None)
+    controller.says("engine-exited", status=1)
     controller.serve("tiny", "--no-such-flag", key, **secrets)
     controller.until("Failed")
     controller.store.write_text(f'{{"serveArgs": ["tiny"], {TOKEN}: {key}}}')

@@ -52,7 +52,7 @@ def test_what_its_maker_maps_is_found_by_its_lasting_name_and_removed(maker):
     os.kill(tracker, signal.SIGKILL)
     process.kill()
     process.wait()
-    wait_for(lambda: (left := procfs.read(tracker)) is None or left.gone, 5.0, "the tracker ends")
+    wait_for(lambda: (left := procfs.read(tracker)) is None or left.gone, what="the tracker ends")
     assert {path for path in paths if os.path.exists(path)} == paths
     assert set(segments.remove(held, since=procfs.wall_time(seen.start))) == paths
     assert not [path for path in paths if os.path.exists(path)]
@@ -78,13 +78,13 @@ def test_a_process_with_many_mappings_is_read_line_by_line():
 
 @pytest.mark.parametrize("step", [86_400.0, -86_400.0])
 def test_what_was_left_is_removed_although_the_clock_was_set_since(maker, monkeypatch, tmp_path, step):
-    process, paths, _ = maker
+    process, paths, tracker = maker
     purge = Purge(Mark.of_child(process.pid, pipe=0, tmpdir=str(tmp_path)), watched=True)
     assert {member.pid for member in purge.look()} >= {process.pid}
-    for member in purge.look():
-        os.kill(member.pid, signal.SIGKILL)
+    os.kill(tracker, signal.SIGKILL)  # first: it would clear up
+    process.kill()
     process.wait()
-    wait_for(lambda: not purge.look(), 5.0, "all of them end")
+    wait_for(lambda: not purge.look(), what="all of them end")
     assert {path for path in paths if os.path.exists(path)} == paths
     true_time = time.time
     monkeypatch.setattr(time, "time", lambda: true_time() + step)

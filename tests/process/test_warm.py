@@ -18,7 +18,7 @@ import pytest
 
 from support.controller import Controller
 from support.engine_rig import KEY, Rig, alive, runs, target
-from support.wait import await_for, wait_for
+from support.wait import LIMIT, await_for, wait_for
 from support.warm_vllm import install
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.process.warm import identity, memo
@@ -36,8 +36,11 @@ Scenario = Callable[["WarmRig"], Awaitable[None]]
 class WarmRig(Rig):
     """A rig whose engine is the package, with a warm parent as soon as it is calm."""
 
-    def __init__(self, script: Path, settle: float = 0.0, enough: bool | None = None, **options: Any) -> None:
-        super().__init__(**{"command": (str(script),), "warm": "on", **options, "warm_times": Times(settle)})
+    def __init__(
+        self, script: Path, settle: float = 0.0, patience: float = LIMIT, enough: bool | None = None, **options: Any
+    ) -> None:
+        times = Times(settle, patience=patience)
+        super().__init__(**{"command": (str(script),), "warm": "on", **options, "warm_times": times})
         if enough is not None:
             self.engine.warm._enough = lambda cost: enough
         self.script = script
@@ -275,9 +278,7 @@ def _fake(mode: str, **more: str) -> Target:
 
 
 async def _plain_instead(rig: WarmRig, wanted: Target, pid: int | None) -> None:
-    began = asyncio.get_running_loop().time()
     started = await rig.restarted(wanted)
-    assert asyncio.get_running_loop().time() - began < 10
     assert started.pid != pid
     if pid is not None:
         await await_for(lambda: not runs(pid), what="the parent is gone")
@@ -290,14 +291,12 @@ def test_a_parent_that_does_not_answer(script: Path, number: int) -> None:
         pid = await rig.standing(target())
         os.kill(pid, number)
         rig.lines.clear()
-        began = asyncio.get_running_loop().time()
         started = await rig.serving(target())
-        assert asyncio.get_running_loop().time() - began < keeper_module.PATIENCE + 5
         assert started.pid != pid
         assert rig.logged("warm-parent-failed")
         await await_for(lambda: not runs(pid), what="it is gone")
 
-    play(scenario, script)
+    play(scenario, script, patience=0.5)
 
 
 def test_what_a_refused_parent_says_is_not_the_engines(script: Path) -> None:
@@ -309,6 +308,7 @@ def test_what_a_refused_parent_says_is_not_the_engines(script: Path) -> None:
         await await_for(lambda: rig.state == "none", what="it is told to start")
         complaint = "OSError: [Errno 98] Address already in use\n"
         await asyncio.to_thread(Path(f"/proc/{pid}/fd/1").write_text, complaint)
+        os.kill(pid, signal.SIGKILL)
         started = await rig.next(events.EngineStarted)
         assert started.pid != pid
         assert not any("Address already in use" in line for line in rig.lines)
@@ -467,7 +467,7 @@ def test_a_kill_while_it_becomes_the_engine(script: Path) -> None:
         pid = await rig.standing(target())
         os.kill(pid, signal.SIGSTOP)
         rig.start(target())
-        await asyncio.sleep(0.05)
+        await await_for(lambda: rig.state == "none", what="it is told to start")
         rig.kill()
         failed = await rig.next(events.StartFailed)
         assert failed.finding.reason == "EngineStartFailed"
@@ -608,8 +608,7 @@ def test_it_does_not_outlive_the_controller(script: Path, tmp_path: Path, number
     with Controller(tmp_path, "--warm", "on", engine=(str(script),), overrides={"warm": {"settle": 0.0}}) as controller:
         wishes = {"FAKE_SPAWN": str(tmp_path / "child")}
         controller.serve("tiny", **wishes)
-        controller.until("Ready")
-        controller.until("Ready", also=lambda health: health["warm"]["processes"] > 1)
+        controller.until("Ready", WARM, also=lambda health: health["warm"]["processes"] > 1)
         ready = controller.says("warm-parent-ready")
         assert len(alive(ready["pid"])) == ready["processes"]
         controller.signal(number).ends()
@@ -909,21 +908,21 @@ def test_a_disk_that_does_not_answer_does_not_either(script: Path, monkeypatch: 
         monkeypatch.setattr(identity, "of", hang)
         plain = await rig.serving(target())
         assert plain.pid != pid
-        assert rig.logged("warm-parent-not-used") == [{"difference": "no answer within 1 s"}]
+        assert rig.logged("warm-parent-not-used") == [{"difference": "no answer within 0.5 s"}]
 
-    play(scenario, script)
+    play(scenario, script, patience=0.5)
     answers.set()
 
 
 def test_one_that_is_slow_is_not_waited_for_for_ever(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "DEAF", 0.5)
-    monkeypatch.setattr(keeper_module, "HASTE", 2.0)
+    monkeypatch.setattr(keeper_module, "DEAF", 2.0)  # its first look is its last, however little it has done
+    monkeypatch.setattr(keeper_module, "HASTE", 1.5)
 
     async def scenario(rig: WarmRig) -> None:
         wanted = _family(rig, "busy")
         await _learnt(rig, wanted)
         await _plain_instead(rig, wanted, None)
-        assert rig.logged("warm-parent-failed") == [{"error": "not ready within 2 s"}]
+        assert rig.logged("warm-parent-failed") == [{"error": "not ready within 1.5 s"}]
 
     play(scenario, script, settle=3600.0)
 
@@ -960,14 +959,14 @@ def test_another_environment_is_hastened_for_at_once(script: Path) -> None:
 
 
 def test_a_controller_makes_the_next_one_while_the_last_ends(script: Path, tmp_path: Path) -> None:
-    with Controller(
-        tmp_path, "--warm", "on", engine=(str(script),), overrides={"warm": {"settle": 3600.0}}
-    ) as controller:
-        variables = {"FAKE_SPAWN": str(tmp_path / "child"), "RUDE_SIGTERM": "slow:10"}
+    overrides = {"warm": {"settle": 3600.0, "patience": LIMIT}}
+    with Controller(tmp_path, "--warm", "on", engine=(str(script),), overrides=overrides) as controller:
+        variables = {"FAKE_SPAWN": str(tmp_path / "child"), "RUDE_SIGTERM": "deaf"}
         controller.serve("tiny", **variables)
         before = controller.until("Ready", also=lambda health: health["warm"]["hasty"])
         controller.serve("tiny", "--seed", "2", **variables)
-        ready = controller.says("warm-parent-ready")
+        ready = controller.says("warm-parent-ready", WARM)
         assert runs(before["pid"])
+        os.kill(before["pid"], signal.SIGKILL)
         after = controller.until("Ready", also=lambda health: health["attempt"] > before["attempt"])
         assert after["pid"] == ready["pid"]

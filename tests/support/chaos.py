@@ -29,7 +29,7 @@ from typing import Any
 
 from support.controller import Controller
 from support.volume import mount
-from support.wait import wait_for
+from support.wait import LIMIT, wait_for
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.process.reaper import INTERVAL
 
@@ -39,8 +39,6 @@ NOTICED = 0.4
 """Seconds after which an edit is noticed, on a busy machine too."""
 MOMENT = 0.3
 """Seconds that an act takes something away: the length of the act, in which nothing is waited for."""
-TIMELY = 10.0
-"""Seconds within which what is told goes by a clock that was set: twice a heartbeat of the health file."""
 INEXACT = 30.0
 """Seconds by which a time may be off on a busy machine. The clock is set by hours."""
 HOURS = 48
@@ -64,8 +62,8 @@ SETTINGS = {
     "download_longest": 0.3,
 }
 """As usual, but quick, and never tired: a chaos of hours is one of minutes here."""
-IMPATIENT = {"pulse": 0.2, "silence": 1.0}
-"""A start of the fake engine takes far less; a real one may be silent for longer."""
+IMPATIENT = {"pulse": 0.2, "silence": 2.0}
+"""A start of the fake engine takes far less, on a busy machine too; a real one may be silent for longer."""
 PACE = {"health_every": 0.2, "step_every": 1.0, "canary_limit": 5.0, "canary_idle": 1.0}
 KINDS: tuple[dict[str, object], ...] = (
     {},
@@ -292,7 +290,7 @@ class Chaos:
         for key in self.keys:
             self._must(key not in log, "a key is in the log")
         try:
-            wait_for(self._timely, TIMELY, "times by the clock as it is")
+            wait_for(self._timely, what="times by the clock as it is")
         except Unsettled:
             raise
         except AssertionError:
@@ -402,13 +400,13 @@ def moment(text: str) -> float:
 
 
 def wait_gone(processes: list[procfs.Process]) -> bool:
-    """Whether one of them stays: an orphan without an owner is reaped two looks of the reaper later at most."""
+    """Whether one of them stays: an orphan without an owner is reaped two looks of the reaper later."""
 
     def left() -> bool:
         return any((now := procfs.read(p.pid)) is not None and now.start == p.start and now.gone for p in processes)
 
     with contextlib.suppress(AssertionError):
-        wait_for(lambda: not left(), 3 * INTERVAL)
+        wait_for(lambda: not left(), LIMIT + 2 * INTERVAL)
     return left()
 
 
@@ -499,7 +497,7 @@ def kill_guardian(chaos: Chaos) -> None:
 def kill_controller(chaos: Chaos) -> None:
     chaos.controller.signal(signal.SIGKILL).ends()
     if chaos.random.random() < 0.5:
-        wait_for(lambda: not chaos.controller.left(), 10.0, "the engine ends with its controller")
+        wait_for(lambda: not chaos.controller.left(), what="the engine ends with its controller")
     chaos.again()
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from support import hub_cache
 from support.rude import COMMAND, free_port
-from support.wait import wait_for
+from support.wait import LIMIT, wait_for
 from vllm_fsm.adapters import procfs
 
 HOST = Path(__file__).with_name("controller_host.py")
@@ -101,14 +101,14 @@ class Controller:
         self.process.send_signal(number)
         return self
 
-    def ends(self, timeout: float = 20.0) -> int:
+    def ends(self, timeout: float = LIMIT) -> int:
         """Wait for the end and return the exit code."""
         assert self.process is not None
         code = self.process.wait(timeout)
-        self.reader.join(5.0)
+        self.reader.join(LIMIT)
         return code
 
-    def stop(self, timeout: float = 20.0) -> int:
+    def stop(self, timeout: float = LIMIT) -> int:
         return self.signal(signal.SIGTERM).ends(timeout)
 
     def __enter__(self) -> Controller:
@@ -118,14 +118,17 @@ class Controller:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
         self.ends()
-        wait_for(lambda: not self.left(), 10.0, f"nothing is left of the engine: {self.left()}")
+        wait_for(lambda: not self.left(), what=f"nothing is left of the engine: {self.left()}")
 
     def left(self) -> list[str]:
         """What is left of any engine of ours, in words."""
-        return [Path(f"/proc/{pid}/comm").read_text().strip() + f" {pid}" for pid in self.pids_left()]
+        return [f"{process.name} {process.pid}" for process in self._left()]
 
     def pids_left(self) -> list[int]:
         """The processes that are left of any engine of ours."""
+        return [process.pid for process in self._left()]
+
+    def _left(self) -> list[procfs.Process]:
         mark = str(self.data).encode()
         found = []
         processes = procfs.processes()
@@ -139,7 +142,7 @@ class Controller:
             with contextlib.suppress(OSError):
                 line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
                 if (mark in line and b"\0serve\0" in line) or process.session in self.sessions:
-                    found.append(process.pid)
+                    found.append(process)
         return found
 
     # --- files ---------------------------------------------------------------------------------------------------
@@ -177,7 +180,7 @@ class Controller:
         return document
 
     def until(
-        self, state: str, timeout: float = 15.0, *, also: Callable[[dict[str, Any]], bool] | None = None
+        self, state: str, timeout: float = LIMIT, *, also: Callable[[dict[str, Any]], bool] | None = None
     ) -> dict[str, Any]:
         """Wait until the health file shows `state` (and `also` holds) and return it."""
 
@@ -190,14 +193,17 @@ class Controller:
         except AssertionError:
             raise AssertionError(f"no {state}: {self.health()}\n" + "".join(self.raw[-40:])) from None
 
-    def ready(self, start: int | None = None, timeout: float = 15.0) -> dict[str, Any]:
-        """Wait for Ready, of start number `start` if given."""
-        return self.until("Ready", timeout, also=lambda h: start is None or h["attempt"] == start)
+    def ready(self, start: int | None = None, timeout: float = LIMIT) -> dict[str, Any]:
+        """Wait for Ready, of start number `start` if given, and for the line about it, which may come later."""
+        health = self.until("Ready", timeout, also=lambda h: start is None or h["attempt"] == start)
+        if self.read_log:
+            self.says("transition", to="Ready", attempt=health["attempt"])
+        return health
 
     def events(self, name: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line["event"] == name]
 
-    def says(self, name: str, timeout: float = 15.0, **fields: Any) -> dict[str, Any]:
+    def says(self, name: str, timeout: float = LIMIT, **fields: Any) -> dict[str, Any]:
         """Wait for a log line with these fields and return it."""
 
         def said() -> dict[str, Any] | None:
@@ -212,5 +218,11 @@ class Controller:
             raise AssertionError(f"{error}\n" + "".join(self.raw[-40:])) from None
 
     def path(self) -> list[str]:
-        """The states it went through, by its log."""
+        """The states it went through, by its log, which may lag behind the health file."""
+
+        def all_said() -> bool:
+            said = self.events("transition")
+            return (said[-1]["to"] if said else "NoModel") == self.health()["state"]
+
+        wait_for(all_said, what="the line about the state")
         return [line["to"] for line in self.events("transition")]

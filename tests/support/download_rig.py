@@ -15,27 +15,60 @@ from vllm_fsm.core import effects, events
 from vllm_fsm.core.snapshot import Finding, Secret, Target
 
 KEY = "kDownloadKey0123456789"
+PATIENT = 600.0
+"""Seconds of silence that no test waits for."""
+LIMIT = 60.0
+"""As in `support.wait`: the child that fetches is nice, and its imports take long on a busy machine."""
 ENDINGS = (events.WeightsComplete, events.WeightsMissing, events.DownloadFailed)
 
 
 class Rig:
-    """`async with Rig(hub.url, models) as rig`: one downloader, all it posted and logged; nothing may be left of it."""
+    """`async with Rig(hub.url, models) as rig`: one downloader, all it posted and logged; nothing may be left of it.
 
-    def __init__(self, endpoint: str, models: Path, *, silence: float = 5.0, spare: int = 0, **options: Any) -> None:
+    `pause`: seconds by which the downloader's clock goes on with each report, beside those that pass.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        models: Path,
+        *,
+        silence: float = PATIENT,
+        spare: int = 0,
+        pause: float = 0.0,
+        **options: Any,
+    ) -> None:
         self.endpoint = endpoint
         self.models = models
         self.events: list[events.Event] = []
         self.logs: list[tuple[str, dict[str, object]]] = []
         self.fetch = 0
+        self.passed = 0.0
+        """Seconds by which the downloader's clock is ahead."""
+        self._pause = pause
+        self._change: tuple[float, int] | None = None
         self.downloader = Downloader(
-            post=self.events.append,
-            clock=time.monotonic,
+            post=self._post,
+            clock=lambda: time.monotonic() + self.passed,
             log=lambda event, /, **fields: self.logs.append((event, fields)),
             models=models,
             silence=silence,
             spare=spare,
             **options,
         )
+
+    def _post(self, event: events.Event) -> None:
+        self.events.append(event)
+        if isinstance(event, events.DownloadProgressed):
+            self.passed += self._pause
+            if self._change is not None and event.progress.done >= self._change[1]:
+                self.downloader._silence, self._change = self._change[0], None
+
+    def allow(self, silence: float, after: int | None = None) -> None:
+        """Let so much silence be too much, from now on or from the next report on that tells of `after` bytes."""
+        self._change = None if after is None else (silence, after)
+        if after is None:
+            self.downloader._silence = silence
 
     def target(self, *arguments: str, **environment: str) -> Target:
         variables = {"HF_ENDPOINT": self.endpoint, **environment}
@@ -46,7 +79,7 @@ class Rig:
         self.fetch += 1
         self.downloader.start(effects.StartDownload(self.fetch, self.target(*arguments, **environment)))
 
-    async def fetches(self, *arguments: str, timeout: float = 30.0, **environment: str) -> Any:
+    async def fetches(self, *arguments: str, timeout: float = LIMIT, **environment: str) -> Any:
         """Make an attempt and return the event that ends it."""
         self.start(*arguments, **environment)
         return await self.ending(timeout)
@@ -67,7 +100,7 @@ class Rig:
         assert isinstance(event, events.DownloadFailed), event
         return event.finding
 
-    async def ending(self, timeout: float = 30.0) -> Any:
+    async def ending(self, timeout: float = LIMIT) -> Any:
         def ended() -> events.Event | None:
             for event in self.events:
                 if isinstance(event, ENDINGS) and event.fetch == self.fetch:
@@ -76,7 +109,7 @@ class Rig:
 
         return await await_for(ended, timeout, f"an end of fetch {self.fetch}: {self.logs}")
 
-    async def moves(self, least: int = 1, timeout: float = 15.0) -> events.DownloadProgressed:
+    async def moves(self, least: int = 1, timeout: float = LIMIT) -> events.DownloadProgressed:
         """Wait until `least` bytes of the present attempt are there and return the report."""
 
         def moved() -> events.DownloadProgressed | None:
@@ -92,9 +125,7 @@ class Rig:
         return [
             process
             for process in procfs.processes()
-            if process.parent == os.getpid()
-            and not process.gone
-            and b"fetcher.py" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+            if process.parent == os.getpid() and not process.gone and b"fetcher.py" in procfs.cmdline(process.pid)
         ]
 
     async def __aenter__(self) -> Rig:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from support.rude import COMMAND, free_port
-from support.wait import await_for
+from support.wait import LIMIT, await_for
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.process.engine import EngineProcess
 from vllm_fsm.core import effects, events
@@ -65,6 +65,7 @@ class Rig:
             "run_dir": self.run_dir,
             "state_dir": self.state_dir,
             "link_cache": None,
+            "close_limit": LIMIT,
         }
         self.engine = EngineProcess(**settings | options)
         self.epoch = 0
@@ -97,7 +98,7 @@ class Rig:
     def logged(self, name: str) -> list[dict[str, object]]:
         return [fields for event, fields in self.logs if event == name]
 
-    async def next(self, kind: type[E], timeout: float = 10.0) -> E:
+    async def next(self, kind: type[E], timeout: float = LIMIT) -> E:
         """Take the first event of `kind`; earlier ones stay."""
         found: E = await await_for(
             lambda: next((event for event in self.events if isinstance(event, kind)), None),
@@ -128,7 +129,7 @@ class Rig:
     def kill(self) -> None:
         self.engine.kill(effects.KillSession(self.epoch))
 
-    async def vacated(self, memory_wait: float = 1.0) -> events.EngineVacated:
+    async def vacated(self, memory_wait: float = LIMIT) -> events.EngineVacated:
         self.engine.confirm_vacancy(effects.ConfirmVacancy(self.epoch, memory_wait))
         return await self.next(events.EngineVacated)
 

@@ -49,4 +49,4 @@ def memory_group() -> Iterator[Path]:
                 made.rmdir()
             return not made.exists()
 
-        wait_for(gone, 10.0, "an empty cgroup")
+        wait_for(gone, what="an empty cgroup")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import os
@@ -11,7 +10,6 @@ import shutil
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +19,7 @@ import pytest
 
 from support.controller import Controller
 from support.tiny_model import make
-from support.wait import wait_for
+from support.wait import LIMIT, wait_for
 from vllm_fsm.adapters import procfs
 from vllm_fsm.adapters.procfs import Process
 
@@ -123,7 +121,7 @@ class Service(Controller):
     def last_lines(self) -> str:
         return "".join(self.raw[-60:])
 
-    def started(self, attempt: int, within: float) -> dict[str, Any]:
+    def started(self, attempt: int, within: float = LIMIT) -> dict[str, Any]:
         """Wait until the controller says that engine start number `attempt` was executed."""
         return self.says("engine-started", within, attempt=attempt)
 
@@ -241,6 +239,7 @@ class Census:
         self._thread = threading.Thread(target=self._count, daemon=True)
 
     def __enter__(self) -> Census:
+        self._look()
         self._thread.start()
         return self
 
@@ -250,7 +249,10 @@ class Census:
 
     def _count(self) -> None:
         while not self._stop.wait(self.STEP):
-            self._seen.append(frozenset(p.session for p in procfs.processes() if not p.gone))
+            self._look()
+
+    def _look(self) -> None:
+        self._seen.append(frozenset(p.session for p in procfs.processes() if not p.gone))
 
     @property
     def engines(self) -> list[set[int]]:
@@ -265,18 +267,9 @@ class Census:
 
 def refused(port: int) -> bool:
     """Whether nobody listens on the port."""
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)) as connection:
         try:
             connection.connect()
         except ConnectionRefusedError:
             return True
     return False
-
-
-@contextlib.contextmanager
-def at_most(seconds: float, what: str) -> Iterator[None]:
-    """See that the body takes no longer."""
-    began = time.monotonic()
-    yield
-    took = time.monotonic() - began
-    assert took <= seconds, f"{what} took {took:.2f} s, more than {seconds} s"

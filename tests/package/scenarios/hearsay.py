@@ -49,7 +49,7 @@ d.tell(started=h.start(), fromAnEarlierRun=looked())
 more = {"repo": "org/next", "percent": 43, "minutes": 6}
 d.tell(ready=says("Ready", "success", ("Ready", {}), ("ReservedArgument", {"argument": "--port"})))
 d.tell(failed=says("Failed", "failure", ("StartupTimeout", {"minutes": 35})))
-write("Ready", "success", ("Ready", {}), age=1.0)
+write("Ready", "success", ("Ready", {}))
 prints("a stray line")
 d.tell(stray=looked(), strayAndSilent=says("Ready", "success", ("Ready", {}), age=7.0))
 d.tell(strayAndHeard=says("Ready", "success", ("Ready", {})))

@@ -189,7 +189,7 @@ class Downloader:
                 async with asyncio.timeout(max(0.0, patience)):
                     line = await lines.readline()
             except TimeoutError:
-                if self._clock() - attempt.moved_at < self._silence:
+                if patience > 0:  # look once more without waiting: it may be we who stood still
                     continue
                 return None
             except ValueError:  # too long for one of ours

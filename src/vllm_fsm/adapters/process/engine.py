@@ -73,6 +73,7 @@ class EngineProcess:
         redact: takes secrets out of a text; the API key is taken out in any case.
         link_cache: awaited once, before the first start.
         execute_limit: seconds for one exec, see `launch.LIMIT`.
+        close_limit: see CLOSE_LIMIT.
         guard_all: the key is asked for everywhere, see `engine_command.argv`.
         warm: whether a process with everything imported is kept for the next start: `off`, `auto`, `on`.
         warm_times: when one is made.
@@ -98,6 +99,7 @@ class EngineProcess:
         redact: Callable[[str], str] = str,
         link_cache: Callable[[Log], Awaitable[None]] | None = ldconfig.refresh,
         execute_limit: float = launch.LIMIT,
+        close_limit: float = CLOSE_LIMIT,
         guard_all: bool = False,
         warm: str = OFF,
         warm_times: Times = DEFAULT,
@@ -117,6 +119,7 @@ class EngineProcess:
         self._link_cache = link_cache
         self._linking: asyncio.Task[None] | None = None
         self._execute_limit = execute_limit
+        self._close_limit = close_limit
         self._guard_all = guard_all
         self._scratch = Scratch(run_dir)
         self._leftovers = Leftovers(self._mark_folders, self._scratch, log)
@@ -504,7 +507,7 @@ class EngineProcess:
         attempt.doomed = True
         try:
             if attempt.process is not None:
-                async with asyncio.timeout(CLOSE_LIMIT):
+                async with asyncio.timeout(self._close_limit):
                     attempt.strike()
                     await attempt.reap()
                     await self._see_empty(attempt)

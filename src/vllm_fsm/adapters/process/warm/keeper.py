@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from vllm_fsm.adapters.process.warm.identity import Identity
     from vllm_fsm.adapters.process.warm.memo import Memo
 
-PATIENCE: Final = 1.0
-"""Seconds in which a warm parent must take its order, and vLLM's files be looked at; else the start is a plain one."""
 LONGEST: Final = 600.0
 """Seconds that the imports may take; 20 on two idle cores, at the lowest priority much more."""
 HASTE: Final = 180.0
@@ -70,7 +68,7 @@ class Keeper:
         scratch: makes a TMPDIR.
         memo: what an earlier controller learnt of the engine's processes, and a later one will want to know.
         lost: called when one was killed, and not by us.
-        times: when one is made.
+        times: when one is made, and how long it may take to answer.
     """
 
     def __init__(
@@ -88,7 +86,6 @@ class Keeper:
         redact: Callable[[str], str] = str,
         enough: Callable[[float], bool] = memory.enough,
         times: Times = DEFAULT,
-        patience: float = PATIENCE,
     ) -> None:
         self._mode = mode
         self._clock = clock
@@ -103,7 +100,6 @@ class Keeper:
         self._redact = redact
         self._enough = enough
         self._times = times
-        self._patience = patience
         self.changed: Callable[[], None] = lambda: None
         """Called when `report` says something new."""
         self._closed = False
@@ -235,9 +231,9 @@ class Keeper:
         Otherwise the answer says why not, and it must be killed.
         """
         try:
-            await spare.become(argv, dict.fromkeys(VOLATILE, secret), self._patience)
+            await spare.become(argv, dict.fromkeys(VOLATILE, secret), self._times.patience)
         except (Broken, OSError, TimeoutError) as error:
-            return str(error) or f"no answer within {self._patience:g} s"
+            return str(error) or f"no answer within {self._times.patience:g} s"
         return ""
 
     def failed(self, error: str) -> None:
@@ -444,7 +440,7 @@ class Keeper:
         # Imported when it is needed: `shutil` and `glob` would take their time at every start of the controller.
         from vllm_fsm.adapters.process.warm import identity
 
-        return within(self._patience, identity.of, self._command, environment)
+        return within(self._times.patience, identity.of, self._command, environment)
 
     def _take(self) -> Spare | None:
         """Have it no more, and look after it no more."""

@@ -22,6 +22,8 @@ class Times(NamedTuple):
     """Of calm, before a parent is made."""
     rest: float = 600.0
     """Without haste after one failed, and with `auto` without any parent; doubled with every failure in a row."""
+    patience: float = 1.0
+    """In which a parent must take its order, and vLLM's files be looked at; after that the start is a plain one."""
 
 
 DEFAULT: Final = Times()
