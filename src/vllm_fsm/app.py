@@ -294,12 +294,12 @@ class Controller:
             self.driver.post(ev.RetryRequested(now))
         self._look_again(min((at for at in (wanted.again, self.requests.again) if at is not None), default=None))
 
-    def _judge(self, found: Effective) -> Effective:
+    def _judge(self, found: Effective) -> Effective | None:
         try:
             return within(JUDGED, _judged, found, self.config.engine)
         except (TimeoutError, RuntimeError) as error:  # none, or no thread to ask in
             self.log("arguments-not-judged", error=str(error))
-            return found
+            return None
 
     def _look_again(self, at: float | None) -> None:
         if self._again is not None:

@@ -33,12 +33,16 @@ JUDGED_AFTER: Final = 1.0
 """Seconds from the first look until what it found is judged: the rules take 15 ms to load, for which an engine should
 not wait that has no other one to replace. What is found later is judged before it counts."""
 
+JUDGED_AGAIN: Final = 60.0
+"""Seconds until a judge who gave no answer is asked again."""
+
 ATTEMPTS: Final = 3
 """Readings of a file that others keep creating before our first key; more are left to the next look."""
 
 T = TypeVar("T")
 Combine = Callable[[Sequence[str], Sequence[tuple[str, str]]], "Effective"]
-Judge = Callable[["Effective"], "Effective"]
+Judge = Callable[["Effective"], "Effective | None"]
+"""Says what is wrong with it, None where that cannot be known at present."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +169,8 @@ class Wishes:
         if self._refusal is not None and (self._key is not None or target is None):
             warnings.append(self._refusal)
         dues = [due for file in (self._store_file, self._credentials_file) if (due := file.state.due) is not None]
-        if self._judge is not None and self._effective is not None and self._judged is None:
+        asked = self._judged is None or now < self._judge_from
+        if self._judge is not None and self._effective is not None and asked:
             dues.append(self._judge_from)
         self._first = False
         wanted = Wanted(target, tuple(dict.fromkeys(warnings)), min(dues, default=None))
@@ -191,12 +196,19 @@ class Wishes:
             self._effective = self._combine(store.serve_args, store.environment())
 
     def _judge_effective(self, now: float) -> Effective | None:
-        """Return what the store comes to, judged if it is time; what failed is judged again, as a file may be there."""
-        if self._judge is None or self._effective is None or now < self._judge_from:
+        """Return what the store comes to, judged if it is time; what failed is judged again, as a file may be there.
+
+        While there is no answer what was found before holds.
+        """
+        if self._judge is None or self._effective is None:
             return self._effective
-        if self._judged is None or self._judged.problem is not None:
-            self._judged = self._judge(self._effective)
-        return self._judged
+        if now >= self._judge_from and (self._judged is None or self._judged.problem is not None):
+            judged = self._judge(self._effective)
+            if judged is not None:
+                self._judged = judged
+            else:
+                self._judge_from = now + JUDGED_AGAIN
+        return self._judged or self._effective
 
     def _look_at_credentials(self, now: float) -> list[Message]:
         file = self._credentials_file

@@ -705,7 +705,7 @@ async def _known(rig: WarmRig, wanted: Target) -> None:
     """Serve it until what is known of its processes is kept."""
     await _learnt(rig, wanted)
     rig.expect(wanted)
-    assert _kept(rig.state_dir)
+    await await_for(lambda: _kept(rig.state_dir), what="the plan")
 
 
 def test_the_first_start_of_a_controller_knows_what_the_last_one_learnt(script: Path, tmp_path: Path) -> None:
@@ -745,10 +745,57 @@ def test_what_failed_is_not_kept_for_the_next_controller(script: Path, tmp_path:
         assert len(rig.logged("warm-parent-failed")) == 1
         assert not _kept(tmp_path)
         rig.expect(wanted)
-        assert not _kept(tmp_path), "that a plain start served says nothing of haste"
+        assert rig.engine.warm._keeping is None, "that a plain start served says nothing of haste"
 
     for scenario in (first, second):
         play(scenario, script, settle=3600.0, state_dir=tmp_path)
+
+
+def test_a_disk_that_is_slow_at_the_first_start_costs_the_haste_of_that_start_only(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    look = identity.of
+
+    def slow(*arguments: Any) -> Any:
+        assert go_on.wait(30.0)
+        return look(*arguments)
+
+    async def first(rig: WarmRig) -> None:
+        await _known(rig, _family(rig))
+
+    async def second(rig: WarmRig) -> None:
+        monkeypatch.setattr(identity, "of", slow)
+        await rig.serving(_family(rig))
+        go_on.set()
+        assert _kept(tmp_path)
+        assert rig.logged("warm-parent-failed") == []
+        started = await rig.restarted(_family(rig))
+        assert rig.logged("warm-parent-ready")[-1]["pid"] == started.pid
+
+    play(first, script, settle=3600.0, state_dir=tmp_path)
+    play(second, script, settle=3600.0, state_dir=tmp_path, patience=0.5)
+
+
+def test_nothing_is_imported_before_the_libraries_are_linked(script: Path, tmp_path: Path) -> None:
+    linked = asyncio.Event()
+
+    async def link(_log: object) -> None:
+        await linked.wait()
+
+    async def first(rig: WarmRig) -> None:
+        await _known(rig, _family(rig))
+
+    async def second(rig: WarmRig) -> None:
+        rig.start(_family(rig))
+        await await_for(lambda: rig.engine._linking, what="a link that is under way")
+        assert rig.state == "none"
+        linked.set()
+        started = await rig.next(events.EngineStarted)
+        assert rig.logged("warm-parent-ready")[0]["pid"] == started.pid
+
+    play(first, script, settle=3600.0, state_dir=tmp_path)
+    play(second, script, settle=3600.0, state_dir=tmp_path, link_cache=link)
 
 
 def test_a_file_that_is_not_ours_is_said_and_left_out(script: Path, tmp_path: Path) -> None:

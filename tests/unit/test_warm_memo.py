@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from vllm_fsm.adapters.process.warm.memo import LIMIT, NAME, Memo
+from vllm_fsm.adapters.process.warm.memo import LARGEST, LIMIT, NAME, Memo
 from vllm_fsm.adapters.process.warm.plan import Node
+from vllm_fsm.files import own
 
 GIVEN = {"PATH": "/bin", "GONE": "1", "TMPDIR": "/run/t/1", "VLLM_API_KEY": "kSecret"}
 
@@ -71,9 +74,30 @@ def test_what_is_forgotten_is_written_again(tmp_path: Path) -> None:
 
 
 def test_no_secret_is_kept(tmp_path: Path) -> None:
-    leader = _leader()
-    leader.children[0].values["TOKEN"] = "hf_secret"
+    memo, leader = _memo(tmp_path), _leader()
+    memo.keep("1", leader)
+    leader.children[0].children[0].values["TOKEN"] = "an hf_secret"
+    with pytest.raises(ValueError, match="secret"):
+        memo.keep("1", leader)
+    assert not (tmp_path / NAME).exists()
+
+
+def test_that_a_secret_is_missing_is_none(tmp_path: Path) -> None:
+    child = Node.seen({"A": "1"}, {"OPENAI_API_KEY": "hf_secret", "PATH": "/bin", "VLLM_API_KEY": "kSecret"})
+    leader = Node({}, ())
+    leader.children = [child]
     _memo(tmp_path).keep("1", leader)
+    found = _memo(tmp_path).recall()
+    assert found is not None
+    assert found[1].children[0].without == {"OPENAI_API_KEY", "PATH"}
+
+
+def test_a_full_disk_leaves_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    (tmp_path / NAME).touch()
+    monkeypatch.setattr(own, "open_anew", lambda *_: full)
+    with pytest.raises(OSError, match="No space left"):
+        _memo(tmp_path).keep("1", _leader())
     assert not (tmp_path / NAME).exists()
 
 
@@ -119,20 +143,40 @@ def test_what_is_not_ours_is_refused(tmp_path: Path, leader: object, why: str) -
 def test_what_is_no_memo_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / NAME).write_text(text)
     _refused(tmp_path)
+    (tmp_path / NAME).write_bytes(b"\xff" + text.encode())
+    _refused(tmp_path)
 
 
-def test_too_many_generations_are_refused(tmp_path: Path) -> None:
-    leader = LEAF
-    for _ in range(9):
+def _wide(count: int) -> dict[str, object]:
+    return {**LEAF, "children": [LEAF] * (count - 1)}
+
+
+def _deep(count: int) -> dict[str, object]:
+    leader: dict[str, object] = LEAF
+    for _ in range(count - 1):
         leader = {**LEAF, "children": [leader]}
-    (tmp_path / NAME).write_text(json.dumps({"version": "1", "leader": leader}))
-    assert "generations" in _refused(tmp_path)
+    return leader
+
+
+@pytest.mark.parametrize("shape", [_wide, _deep])
+def test_too_many_processes_are_refused(tmp_path: Path, shape: Callable[[int], object]) -> None:
+    for count in (LARGEST, LARGEST + 1, 200):
+        (tmp_path / NAME).write_text(json.dumps({"version": "1", "leader": shape(count)}))
+        if count == LARGEST:
+            assert _memo(tmp_path).recall() is not None
+        else:
+            assert "too many" in _refused(tmp_path)
 
 
 def test_too_much_is_neither_kept_nor_read(tmp_path: Path) -> None:
     leader = _leader()
     leader.children[0].values["LARGE"] = "x" * LIMIT
-    _memo(tmp_path).keep("1", leader)
+    with pytest.raises(ValueError, match="too many"):
+        _memo(tmp_path).keep("1", leader)
+    leader = Node({}, ())
+    leader.children = [Node({}, ()) for _ in range(LARGEST)]
+    with pytest.raises(ValueError, match="too many"):
+        _memo(tmp_path).keep("1", leader)
     assert not (tmp_path / NAME).exists()
     (tmp_path / NAME).write_text(" " * (LIMIT + 1))
     with pytest.raises(OSError, match=NAME):

@@ -15,7 +15,7 @@ from vllm_fsm.core.snapshot import Finding, Message, Target
 from vllm_fsm.files import writing
 from vllm_fsm.messages import ENGLISH
 from vllm_fsm.messages import text as sentence
-from vllm_fsm.wishes import JUDGED_AFTER, SETTLE, Wanted, Wishes
+from vllm_fsm.wishes import JUDGED_AFTER, JUDGED_AGAIN, SETTLE, Wanted, Wishes
 
 NOON = datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC)
 KEY = "sk-the-key"
@@ -498,14 +498,16 @@ def test_no_key_and_no_token_is_logged(running: World) -> None:
 
 
 class Court:
-    """Finds `--wrong` wrong unless it was pardoned."""
+    """Finds `--wrong` wrong unless it was pardoned, and gives no answer while it is away."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, ...]] = []
-        self.pardoned = False
+        self.pardoned = self.away = False
 
-    def __call__(self, found: Effective) -> Effective:
+    def __call__(self, found: Effective) -> Effective | None:
         self.heard.append(found.arguments)
+        if self.away:
+            return None
         if "--wrong" not in found.arguments or self.pardoned:
             return found
         return replace(found, problem=Finding.of("BadArguments", permanent=True, detail="--wrong"))
@@ -552,6 +554,37 @@ def test_what_was_refused_is_judged_again_at_each_look(world: World, court: Cour
     assert target(world.look(0.1)).problem is not None
     court.pardoned = True
     assert target(world.look(0.1)).problem is None
+
+
+def test_an_edit_without_an_answer_counts_and_is_judged_later(world: World, court: Court) -> None:
+    ask(world, "m")
+    world.look(5.0)
+    court.away = True
+    ask(world, "m", "--wrong")
+    wanted = world.look(0.1)
+    assert target(wanted).problem is None
+    assert wanted.again == world.now + JUDGED_AGAIN
+    heard = len(court.heard)
+    world.look(JUDGED_AGAIN / 2)
+    assert len(court.heard) == heard, "who does not answer is not asked at every look"
+    court.away = False
+    assert target(world.look(JUDGED_AGAIN / 2)).problem is not None
+
+
+def test_a_problem_stays_while_there_is_no_answer(world: World, court: Court) -> None:
+    ask(world, "m", "--wrong")
+    world.look()
+    assert target(world.look(JUDGED_AFTER)).problem is not None
+    court.away = True
+    wanted = world.look(0.1)
+    assert target(wanted).problem is not None
+    assert wanted.again == world.now + JUDGED_AGAIN
+    court.pardoned, court.away = True, False
+    assert target(world.look(1.0)).problem is not None
+    assert target(world.look(JUDGED_AGAIN)).problem is None
+    ask(world, "m", "--wrong", "--again")
+    court.pardoned = False
+    assert target(world.look(0.1)).problem is not None, "another edit is judged at once"
 
 
 def test_nothing_wanted_is_not_judged(world: World, court: Court) -> None:

@@ -275,7 +275,9 @@ class _Child:
     async def _end(self) -> None:
         self._process.kill()
         # Its locks and its memory are free when it is reaped.
-        await asyncio.wait((asyncio.create_task(self.status()),), timeout=GONE)
+        done, _ = await asyncio.wait((asyncio.create_task(self.status()),), timeout=GONE)
+        for status in done:
+            status.result()
 
 
 class _Attempt:

@@ -393,10 +393,10 @@ class EngineProcess:
             return Finding.of("LeftoversRemain", processes=processes)
         if problem := self._port_taken():
             return problem
-        self.warm.hasten(self._given(effect.target, effect.offline))
         if self._linking is None:
             self._linking = self._keep(self._link())
         await asyncio.wait((self._linking,))  # it is not cancelled with us: the next start waits for the same one
+        self.warm.hasten(self._given(effect.target, effect.offline))
         if effect.memory_needed is not None:
             needed = int(effect.memory_needed * GIB) if self._single_gpu() else 0
             await self._memory.wait(needed or self._most_free, effect.memory_wait)

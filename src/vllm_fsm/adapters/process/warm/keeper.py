@@ -12,10 +12,10 @@ import contextlib
 import re
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 from vllm_fsm.adapters import memory
-from vllm_fsm.adapters.aside import within
+from vllm_fsm.adapters.aside import aside, within
 from vllm_fsm.adapters.ports import Clock, Log
 from vllm_fsm.adapters.process import pidfd, pulse
 from vllm_fsm.adapters.process.attempt import Attempt
@@ -47,6 +47,7 @@ TRIED: Final = re.compile(r"0\.32\..*\+.*cpu")
 """The versions that this was tried with, as their metadata write them; `auto` only."""
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 Given = Callable[[str], Mapping[str, str]]
 """The environment of a start in the TMPDIR that it is called with."""
 
@@ -117,6 +118,7 @@ class Keeper:
         self._study: plan.Study | None = None
         self._working: asyncio.Task[None] | None = None
         self._hurrying: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._studying: asyncio.Task[None] | None = None
         self._going: set[Spare] = set()
         """Thrown away, and not gone yet."""
@@ -158,7 +160,7 @@ class Keeper:
             self._recall(given)
             hurry = self._can_hurry() and self._supported(given) is not None
         except Exception as error:
-            self.failed(_told(error))
+            self._mishap(error)
             return
         if hurry:
             self._hurrying = self._do(self._hurry, given)
@@ -172,7 +174,7 @@ class Keeper:
         try:
             unsupported = self._mode == AUTO and self._supported(lambda _: given) is None
         except Exception as error:
-            self.failed(_told(error))
+            self._mishap(error)
             return
         if unsupported:
             self._plan = plan.root()
@@ -238,12 +240,22 @@ class Keeper:
 
     def failed(self, error: str) -> None:
         """A warm parent was of no use, by no fault of ours."""
+        self._try_memo(self._memo.forget)
+        self._do_without(error)
+
+    def _do_without(self, error: str) -> None:
         self._failures += 1
         self._rest_until = self._clock() + min(self._times.rest * 2 ** min(self._failures - 1, 16), LONGEST_REST)
         self._why = self._redact(error)
         self._log("warm-parent-failed", error=self._why)
-        self._try_memo(self._memo.forget)
         self.changed()
+
+    def _mishap(self, error: Exception) -> None:
+        """Something failed in here. A disk that is slow just now is no reason to do without for long."""
+        if isinstance(error, TimeoutError):
+            self._say_why(str(error))
+        else:
+            self._do_without(_told(error))
 
     def release(self, spare: Spare) -> None:
         """Throw away a claimed parent, in the background."""
@@ -284,14 +296,14 @@ class Keeper:
                 try:
                     await self._try(self._given)
                 except Exception as error:
-                    self.failed(_told(error))
+                    self._mishap(error)
             await asyncio.sleep(LOOK)
 
     async def _hurry(self, given: Given) -> None:
         try:
             await self._prepare(given, hasty=True)
         except Exception as error:
-            self.failed(_told(error))
+            self._mishap(error)
         finally:
             self._hurrying = None
         if self._soon:  # one that was thrown away since it would not have fitted
@@ -336,8 +348,10 @@ class Keeper:
         """Throw away what will not be used, or takes memory that others need."""
         try:
             fault = self._fault(self._spare) if self._spare is not None else ""
+        except TimeoutError:
+            fault = ""  # it is looked at before it is used
         except Exception as error:
-            self.failed(_told(error))
+            self._do_without(_told(error))
             fault = "broken"
         if fault:
             self._throw_away(fault)
@@ -487,28 +501,31 @@ class Keeper:
             self._engine.served = True
             self._failures = 0
         if self._plan.count() > 1 and not self._failures:
-            self._try_memo(self._keep)
+            self._keeping = self._do(self._keep)
 
     def _recall(self, given: Given) -> None:
         """Before the first start: know what an earlier controller learnt, if vLLM is still of that version."""
-        if self._recalled:
+        if self._recalled or self._plan.count() > 1:
             return
-        self._recalled = True
         known = self._try_memo(self._memo.recall)
-        if known is not None and (found := self._identify(given(""))) is not None and found.version == known[0]:
+        found = self._identify(given("")) if known is not None else None
+        self._recalled = True
+        if known is not None and found is not None and found.version == known[0]:
             self._plan = known[1]
 
-    def _keep(self) -> None:
-        found = self._identify(self._given("")) if self._given is not None else None
-        if found is not None:
-            self._memo.keep(found.version, self._plan)
+    async def _keep(self) -> None:
+        from vllm_fsm import engine_version
 
-    def _try_memo(self, act: Callable[[], T]) -> T | None:
+        version = await aside(engine_version.version, self._command)
+        if version is not None:
+            self._try_memo(self._memo.keep, version, self._plan)
+
+    def _try_memo(self, act: Callable[[*Arguments], T], *arguments: *Arguments) -> T | None:
         """Do what can be done without: nothing but a line in the log comes of its failure."""
         try:
-            return act()
-        except (OSError, ValueError) as error:
-            self._log("warm-plan-not-kept", error=str(error))
+            return act(*arguments)
+        except Exception as error:
+            self._log("warm-plan-not-kept", error=_told(error))
             return None
 
     def _end_study(self) -> None:

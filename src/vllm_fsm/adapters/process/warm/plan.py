@@ -43,7 +43,7 @@ class Node:
             for name, value in environment.items()
             if name not in VOLATILE and given.get(name) != value
         }
-        return cls(values, (name for name in given if name not in environment))
+        return cls(values, (name for name in given if name not in environment and name not in VOLATILE))
 
     def order(self, given: Mapping[str, str]) -> dict[str, Any]:
         """Return what the warm parent is told, for an engine that is given `given`."""
