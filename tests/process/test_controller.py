@@ -293,13 +293,10 @@ def test_an_engine_that_hangs_on_tokens_is_failed_and_ready_again_when_it_answer
 
 
 def test_an_engine_that_stays_silent_is_restarted(tmp_path):
-    overrides = {**WATCHFUL, "settings": {**FAST["settings"], "unresponsive_restart": 0.5}}
-    switch = tmp_path / "switch"
-    with Controller(tmp_path, overrides=overrides) as controller:
-        controller.serve("tiny", RUDE_SWITCH=switch).ready(1)
-        switch.write_text("COMPLETIONS=hang\n")
+    settings, pace = {**FAST["settings"], "unresponsive_restart": 0.5}, {**WATCHFUL["pace"], "answer_limit": 1.0}
+    with Controller(tmp_path, overrides={"settings": settings, "pace": pace}) as controller:
+        os.kill(controller.serve("tiny").ready()["pid"], signal.SIGSTOP)
         controller.says("transition", trigger="UnresponsiveDue")
-        switch.unlink()
         controller.until("Ready", also=lambda h: h["attempt"] >= 2)
 
 
