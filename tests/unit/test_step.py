@@ -551,6 +551,25 @@ def test_when_the_download_fails_meanwhile_the_earlier_model_goes_on():
     assert story.snapshot.next_problem == WRONG
 
 
+@pytest.mark.parametrize("problem", [HUB_DOWN, WRONG])
+def test_an_earlier_model_that_waits_for_the_port_comes_back_when_the_download_is_given_up(problem):
+    story = Story(download_tries=1).swapping().happens(ev.PortTaken, TAKEN).happens(ev.EngineExited, 0, CRASH)
+    story.happens(ev.EngineVacated).fires(ev.RestartDue).happens(ev.PortTaken, TAKEN)
+    assert story.happens(ev.DownloadFailed, problem).state == "Failed"
+    assert (story.snapshot.finding, story.snapshot.next_problem) == (TAKEN, problem)
+    story.fires(ev.RestartDue).happens(ev.PortFree)
+    assert story.the(fx.StartEngine).target == target()
+    assert story.happens(ev.EngineStarted, 78).happens(ev.ProbePassed).state == "Ready"
+    assert story.snapshot.next_problem == problem
+
+
+def test_an_earlier_model_that_rests_is_tried_again_when_the_download_is_given_up():
+    story = Story(restart_intensity=1).swapping().crashes().happens(ev.EngineStarted, 78).crashes()
+    assert story.snapshot.resting
+    assert story.happens(ev.DownloadFailed, WRONG).state == "Failed"
+    assert story.fires(ev.RestartDue).the(fx.StartEngine).target == target()
+
+
 def test_a_late_earlier_engine_stays_when_the_download_is_given_up():
     story = Story().swapping().crashes().happens(ev.EngineStarted, 78).fires(ev.DeadlinePassed)
     assert story.state == "Downloading"

@@ -207,6 +207,14 @@ SERVICE: Final[list[Row]] = [
     row(
         DOWNLOADING,
         ev.DownloadFailed,
+        if_.waits_for_restart,
+        FAILED,
+        do.note_download_problem,
+        "the earlier model's next try has its time set",
+    ),
+    row(
+        DOWNLOADING,
+        ev.DownloadFailed,
         if_.last_good_helps_download,
         LOADING,
         do.fall_back_from_download,
