@@ -494,6 +494,17 @@ def test_the_next_model_is_looked_for_again_while_the_earlier_one_is_restarted()
     assert story.happens(ev.WeightsComplete).the(fx.StartEngine).target == target("org/two")
 
 
+@pytest.mark.parametrize(
+    ("story", "timer"),
+    [(Story().swapping(), ev.NextDue), (Story().wants(target()).happens(ev.WeightsMissing), ev.RestartDue)],
+)
+def test_a_hub_that_asks_for_more_time_gets_it_when_the_download_is_given_up_too(story, timer):
+    for _ in range(9):
+        story.happens(ev.DownloadFailed, HUB_DOWN).fires(ev.DownloadRetryDue)
+    story.happens(ev.DownloadFailed, HUB_DOWN, 3600.0)
+    assert story.snapshot.due(timer) == story.now + 3600.0
+
+
 def test_a_failed_attempt_says_nothing_about_the_engine():
     story = Story().swapping().happens(ev.PortTaken, TAKEN).happens(ev.EngineExited, 0, CRASH)
     story.happens(ev.EngineVacated).fires(ev.RestartDue).happens(ev.DownloadFailed, HUB_DOWN)
