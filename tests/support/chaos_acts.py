@@ -247,6 +247,13 @@ def fill_volume(chaos: Chaos) -> None:
         delete_key(chaos)
         kill_engine(chaos)
         time.sleep(MOMENT)
+    choose_again(chaos)
+
+
+def choose_again(chaos: Chaos) -> None:
+    """Ask anew for a model of the hub: a download that found no room is not tried again by itself."""
+    if chaos.model is not None:
+        chaos.serve(model=chaos.model, anew=True)
 
 
 @contextlib.contextmanager
@@ -270,6 +277,7 @@ def write_protect_volume(chaos: Chaos) -> None:
     kill_engine(chaos)
     time.sleep(MOMENT)
     mount("-o", "remount,rw", data)
+    choose_again(chaos)
 
 
 ACTS: tuple[Act, ...] = (

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support.chaos_acts import (
@@ -166,27 +167,24 @@ def download_from_a_hub_that_is_down(chaos: Chaos) -> None:
 
 
 def download_what_is_refused(chaos: Chaos) -> None:
-    """A model that is closed or does not exist, or a hub that is none; it may be asked again when that has ended."""
+    """A model that is closed or does not exist, or a hub that is none."""
     settled(chaos)
     model = new_model(chaos)
     case = chaos.random.choice((*CLOSED, *ODD, "none", "revision"))
-    if case == "none":
-        shutil.rmtree(chaos.hub.root / model)
-        hinder(chaos, model, "ModelNotFoundOrPrivate", passing=False)
-    elif case == "revision":
-        hinder(chaos, model, "RevisionNotFound", passing=False, also=("--revision", "v9"))
-        return
-    elif len(case) == 2:
-        answer, reason = case
-        chaos.hub.faults({"action": "status", **answer})
-        hinder(chaos, model, reason, passing=False)
-    else:
-        options, token, reason = case
-        chaos.hub.close(model, **options)
-        hinder(chaos, model, reason, passing=False, token=token)
-        if token == WRONG_TOKEN:
-            return
-    if chaos.random.random() < 0.3:
+    match case:
+        case "none":
+            shutil.rmtree(chaos.hub.root / model)
+            hinder(chaos, model, "ModelNotFoundOrPrivate", passing=False)
+        case "revision":
+            hinder(chaos, model, "RevisionNotFound", passing=False, also=("--revision", "v9"))
+        case (options, token, reason):
+            chaos.hub.close(model, **options)
+            hinder(chaos, model, reason, passing=False, token=token)
+        case (answer, reason):
+            chaos.hub.faults({"action": "status", **answer})
+            hinder(chaos, model, reason, passing=False)
+    as_it_was_asked = case != "revision" and WRONG_TOKEN not in case
+    if as_it_was_asked and chaos.random.random() < 0.3:
         chaos.hub.relent()
         chaos.hub.change(model)
         hang_up(chaos)
@@ -279,7 +277,7 @@ def delete_model(chaos: Chaos) -> None:
     chaos.serve(model=model, anew=True)
 
 
-def folder(chaos: Chaos, model: str) -> Any:
+def folder(chaos: Chaos, model: str) -> Path:
     """Where the cache has the model."""
     return chaos.models / f"models--{model.replace('/', '--')}"
 
