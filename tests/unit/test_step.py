@@ -574,6 +574,13 @@ def test_an_earlier_model_that_waits_for_the_port_comes_back_when_the_download_i
     assert story.snapshot.next_problem == problem
 
 
+def test_an_earlier_model_whose_port_is_being_looked_at_comes_back_when_the_download_is_given_up():
+    story = Story().swapping().happens(ev.PortTaken, TAKEN).happens(ev.EngineExited, 0, CRASH)
+    assert story.happens(ev.EngineVacated).fires(ev.RestartDue).does(fx.CheckPort)
+    assert story.happens(ev.DownloadFailed, WRONG).state == "Failed"
+    assert story.happens(ev.PortFree).the(fx.StartEngine).target == target()
+
+
 def test_an_earlier_model_that_rests_is_tried_again_when_the_download_is_given_up():
     story = Story(restart_intensity=1).swapping().crashes().happens(ev.EngineStarted, 78).crashes()
     assert story.snapshot.resting

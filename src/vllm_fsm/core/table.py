@@ -207,10 +207,10 @@ SERVICE: Final[list[Row]] = [
     row(
         DOWNLOADING,
         ev.DownloadFailed,
-        if_.waits_for_restart,
+        if_.comes_again,
         FAILED,
         do.note_download_problem,
-        "the earlier model's next try has its time set",
+        "the earlier model waits for its next try, or for the port",
     ),
     row(
         DOWNLOADING,
