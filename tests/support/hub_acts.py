@@ -107,7 +107,7 @@ def stall_download(chaos: Chaos) -> None:
 
 
 def begin(chaos: Chaos) -> str:
-    """Choose a model over a slow line; return it when half a file is there."""
+    """Choose a model over a slow line; return it when its weights are on their way."""
     model = new_model(chaos)
     chaos.hub.slow()
     chaos.serve(model=model)
@@ -194,18 +194,23 @@ def download_what_is_refused(chaos: Chaos) -> None:
 # --- what befalls it ---------------------------------------------------------------------------------------------
 
 
-def kill_fetcher(chaos: Chaos) -> None:
+def kill_fetcher(chaos: Chaos) -> bool:
     begin(chaos)
-    for pid in chaos.fetchers():
-        chaos.strike(pid, signal.SIGKILL)
+    return strike_fetcher(chaos, signal.SIGKILL)
 
 
-def stop_fetcher_for_a_moment(chaos: Chaos) -> None:
+def stop_fetcher_for_a_moment(chaos: Chaos) -> bool:
     begin(chaos)
-    for number in (signal.SIGSTOP, signal.SIGCONT):
-        for pid in chaos.fetchers():
-            chaos.strike(pid, number)
-        time.sleep(MOMENT)
+    if not strike_fetcher(chaos, signal.SIGSTOP):
+        return False
+    time.sleep(MOMENT)
+    strike_fetcher(chaos, signal.SIGCONT)
+    return True
+
+
+def strike_fetcher(chaos: Chaos, number: int) -> bool:
+    """Send a signal to the child that fetches; return whether there was one."""
+    return any(chaos.strike(pid, number) for pid in chaos.fetchers())
 
 
 def kill_controller_while_it_downloads(chaos: Chaos) -> None:
@@ -231,8 +236,7 @@ def change_model_while_it_downloads(chaos: Chaos) -> None:
     """The branch moves on, and the commit that is fetched is gone."""
     chaos.hub.change(begin(chaos))
     if chaos.random.random() < 0.5:
-        for pid in chaos.fetchers():
-            chaos.strike(pid, signal.SIGKILL)
+        strike_fetcher(chaos, signal.SIGKILL)
 
 
 def take_hub_away_for_a_moment(chaos: Chaos) -> None:
