@@ -35,18 +35,28 @@ GROWTH = 0.02
 PAGE = """\
 # Chaos
 
-Written by `make chaos`: random acts on a real controller, one to three in each cycle, as
-[tests/support/chaos.py](../tests/support/chaos.py) has them; each kind once before any comes again. After each cycle:
-the state that the files ask for, one engine or none, no process of an earlier one, no zombie, the key in the engine as
-in its file, none of the cycle's keys in any line of the log, a log in which every transition begins where the last one
-ended, and times that go by the clock as it is set.
+Written by `make chaos`: random acts on a real controller, one to three in each cycle, each kind once before any comes
+again. They concern files, processes, the port, the clock and the volume
+([tests/support/chaos_acts.py](../tests/support/chaos_acts.py)), and downloads, which the real huggingface_hub makes
+from a fake hub ([tests/support/hub_acts.py](../tests/support/hub_acts.py)). An act that found nothing to act upon does
+not count. After each cycle there must be:
+
+- the state that the files and the hub ask for, with its reason, and with a next try where one can help: where a model
+  cannot be had, what was ready before goes on serving;
+- one engine or none, no process of an earlier one or of a download that has ended, no zombie;
+- the key in the engine as in its file, and none of the cycle's keys and tokens in any line of the log;
+- a log in which every transition begins where the last one ended, and times that go by the clock as it is set;
+- a model cache in which every file that counts as whole has the hash that the hub lists, and in which nothing is
+  missing of a model that serves.
+
+What keeps a model from being had may last for another cycle, so that its acts meet it too.
 
 {machine}.
 {date}, {commit}.
 
 ## With the rude fake engine
 
-Every second controller runs with `--fallback last-good`.
+Every second controller runs with `--fallback last-good`. A model has 0.3 MB.
 
 {fake}
 
@@ -72,15 +82,15 @@ are in files.
 
 ## With the real vLLM
 
-vLLM's CPU build with a tiny model, `--stop-timeout 1s`. Acts that only the fake engine can take are left out, and those
-on a volume of its own.
+vLLM's CPU build with tiny models, `--stop-timeout 1s`. In each cycle so many acts that each kind comes up. Acts that
+only the fake engine can take are left out, and those on a volume of its own.
 
 {real}
 
 ## Not among the acts
 
-A GPU. The clock that is stepped is the one of the controller's Python: not the engine's, not the one by which the
-kernel stamps files, not the one that watchfiles asks.
+A GPU. Xet, which the fake hub does not speak. The clock that is stepped is the one of the controller's Python: not the
+engine's, not the one by which the kernel stamps files, not the one that watchfiles asks.
 """
 
 
@@ -94,6 +104,8 @@ class Outcome:
     times: list[float] = field(default_factory=list)
     early: Resources | None = None
     late: Resources | None = None
+    left: tuple[str, ...] = ()
+    """Acts that never came up."""
     failure: str = ""
 
 
@@ -105,11 +117,11 @@ def run(seed: int, cycles: int, real: bool = False) -> Outcome:
     own_mounts()
     outcome = Outcome(seed)
     try:
-        with real_chaos(seed) if real else fake_chaos(seed) as chaos:
+        with real_chaos(seed, cycles) if real else fake_chaos(seed, cycles) as chaos:
             outcome.acts, outcome.times = chaos.acts, chaos.times
             for number in range(1, cycles + 1):
                 chaos.turn()
-                outcome.cycles = number
+                outcome.cycles, outcome.left = number, chaos.left
                 if chaos.lasting and number == EARLY < cycles:
                     outcome.early = chaos.resources()
             if outcome.early:
@@ -121,13 +133,13 @@ def run(seed: int, cycles: int, real: bool = False) -> Outcome:
     return outcome
 
 
-def fake_chaos(seed: int) -> Chaos:
+def fake_chaos(seed: int, cycles: int) -> Chaos:
     """Make a controller with the rude fake engine on a small volume."""
-    return Chaos(seed, mounted=True, lasting=seed % 2 == 0, fallback=seed % 4 in (1, 2))
+    return Chaos(seed, mounted=True, lasting=seed % 2 == 0, fallback=seed % 4 in (1, 2), cycles=cycles)
 
 
 @contextlib.contextmanager
-def real_chaos(seed: int) -> Iterator[Chaos]:
+def real_chaos(seed: int, cycles: int) -> Iterator[Chaos]:
     """Make a controller with the real vLLM and a model."""
     from support.real_vllm import ENVIRONMENT, PLAIN, command
     from support.tiny_model import make
@@ -135,7 +147,10 @@ def real_chaos(seed: int) -> Iterator[Chaos]:
     with tempfile.TemporaryDirectory(prefix="vf") as folder:
         model = str(make(Path(folder) / "tiny-model"))
         variables: dict[str, object] = dict(ENVIRONMENT)
-        with Chaos(seed, engine=(command(),), settle=240.0, arguments=(model, *PLAIN), variables=variables) as chaos:
+        arguments = (model, *PLAIN)
+        with Chaos(
+            seed, engine=(command(),), settle=240.0, arguments=arguments, variables=variables, cycles=cycles
+        ) as chaos:
             yield chaos
 
 
@@ -148,9 +163,17 @@ def section(outcomes: list[Outcome]) -> str:
     words = [f"{cycles:,} cycles, {acts.total():,} acts. Failed: {len(failed)}."]
     if times:
         words.append(f"As the files ask after {median(times):.2f} s (median), {times[-1]:.1f} s at most.")
+    left = [name for name in dict.fromkeys(name for one in outcomes for name in one.left) if not acts[name]]
+    if left:
+        words.append(f"Never came up: {', '.join(map(spoken, left))}.")
     names = [act.__name__ for act in dict.fromkeys(ACTS) if acts[act.__name__]]
-    rows = [f"| {name.replace('_', ' ')} | {acts[name]} |" for name in names]
+    rows = [f"| {spoken(name)} | {acts[name]} |" for name in names]
     return "\n".join([*words, "", "| act | times |", "|---|---:|", *rows])
+
+
+def spoken(name: str) -> str:
+    """Return the name of an act for people."""
+    return name.replace("_", " ")
 
 
 def held(one: Outcome) -> list[tuple[str, float, float, int, bool]]:

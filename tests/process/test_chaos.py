@@ -4,6 +4,6 @@ from support.chaos import Chaos
 
 
 def test_random_acts_end_as_the_files_ask():
-    with Chaos(7) as chaos:
-        for _ in range(12):
+    with Chaos(21) as chaos:
+        for _ in range(8):
             chaos.turn()

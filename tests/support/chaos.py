@@ -1,33 +1,35 @@
 """Random acts on a real controller with the rude fake engine, and a look at everything after each of them.
 
-What must come of an act follows from the files, and with a fallback from what was ready before: `Chaos.missing`.
-Whatever happened, it must come within `SETTLE` seconds, with one engine or none, no orphan, no zombie, the key as the
-file has it, a log without gaps, and times by the clock as it is set now.
+What must come of an act follows from the files, from the hub, and from what was ready before: `Chaos.missing`. Whatever
+happened, it must come within `SETTLE` seconds, with one engine or none, no orphan, no zombie, the key as the file has
+it, a log without gaps, times by the clock as it is set now, and no file of the model cache taken for whole that is not.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import random
 import shutil
-import signal
 import socket
 import struct
 import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, field
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from statistics import median_low
 from typing import Any
 
+from support import chaos_acts, hub_acts
+from support.chaos_acts import MOMENT, PAUSE, Act
+from support.chaos_hub import TOKEN, WRONG_TOKEN, ChaosHub
 from support.controller import Controller
+from support.obstacle import Choice, Obstacle
 from support.volume import mount
 from support.wait import LIMIT, wait_for
 from vllm_fsm.adapters import procfs
@@ -37,18 +39,12 @@ SETTLE = 30.0
 """Seconds within which everything is as the files ask, on a busy machine too."""
 NOTICED = 0.4
 """Seconds after which an edit is noticed, on a busy machine too."""
-MOMENT = 0.3
-"""Seconds that an act takes something away: the length of the act, in which nothing is waited for."""
 INEXACT = 30.0
 """Seconds by which a time may be off on a busy machine. The clock is set by hours."""
-HOURS = 48
-"""The furthest that the controller's wall clock is from the true one, either way."""
 AGED = 100_000
 """Names that come and go in a controller before its life, if what it holds is compared over time."""
 LOOKS = 9
 """Looks at what a controller holds, a moment apart."""
-PAUSE = (0.0, 0.05, 0.3)
-"""Seconds between two acts of one cycle, at random."""
 SETTINGS = {
     "nudge_after": 0.2,
     "port_retry": 0.2,
@@ -60,28 +56,21 @@ SETTINGS = {
     "slow_retry": 1.0,
     "download_first": 0.1,
     "download_longest": 0.3,
+    "download_tries": 3,
 }
 """As usual, but quick, and never tired: a chaos of hours is one of minutes here."""
 IMPATIENT = {"pulse": 0.2, "silence": 2.0}
 """A start of the fake engine takes far less, on a busy machine too; a real one may be silent for longer."""
 PACE = {"health_every": 0.2, "step_every": 1.0, "canary_limit": 5.0, "canary_idle": 1.0}
-KINDS: tuple[dict[str, object], ...] = (
-    {},
-    {},
-    {"RUDE_CHILDREN": 2, "RUDE_CHILDREN_STAY": 1, "RUDE_TITLE": "VLLM::EngineCore"},
-    {"RUDE_SIGTERM": "deaf"},
-    {"RUDE_SIGTERM": "loading", "RUDE_LISTEN_AFTER": 0.3},
-    {"RUDE_DAEMON": "pipe", "RUDE_SHM": 1, "RUDE_SEMAPHORE": 1},
-    {"RUDE_CHILDREN": 1, "RUDE_CHILDREN_DEEP": 1, "RUDE_PROGRESS": 50},
-    {"RUDE_FLOOD": 1 << 20, "RUDE_BAD_UTF8": 1, "RUDE_PRINT_KEY": 1},
-    {"RUDE_SIGTERM": "slow:0.4"},
-)
-"""Engines that come up, and are rude at other times."""
-REFUSING = {"RUDE_EXIT_CODE": 2, "RUDE_LAST_LINE": "vllm: error: unrecognized arguments: --oops"}
-HANGING = {"RUDE_NEVER_LISTEN": 1}
 
-Choice = tuple[tuple[str, ...], dict[str, object]]
-"""Arguments and variables."""
+STALL, STALL_OF_A_REAL_ENGINE = "3s", "8s"
+"""Without a byte for so long, an attempt is given up; importing what it needs takes longer beside a real engine."""
+SPARE = 1 << 20
+"""Bytes that a download leaves free."""
+
+OFTEN = 3
+"""Acts that take no download come up so many times as often as the others, which take longer."""
+ACTS: tuple[Act, ...] = (*chaos_acts.ACTS * OFTEN, *hub_acts.ACTS)
 
 
 class Unsettled(AssertionError):
@@ -118,7 +107,10 @@ class Chaos:
     """The controller is never replaced, so that what it holds can be compared over time."""
     fallback: bool = False
     """The controller is told to serve what was ready last instead of what cannot be served."""
+    cycles: int = 0
+    """In so many cycles each act is done at least once, if it finds something to act upon; 0: that may take longer."""
     acts: Counter[str] = field(default_factory=Counter)
+    """How often each was done; what found nothing to act upon does not count."""
     times: list[float] = field(default_factory=list)
     """Seconds that each cycle needed to settle."""
 
@@ -131,56 +123,69 @@ class Chaos:
         self._wall = self.root / "wall"
         self._offsets: list[float] = []
         self.set_clock(0.0)
+        self.hub = ChaosHub(self.root / "hub", random.Random(self.seed), whole=bool(self.engine))
         self.controller = self._new()
         self.wanted: Choice | None = None
         """What the store asks for; None: nothing."""
-        self.obstacle: str | None = None
-        """The reason for which that cannot be served."""
-        self.good: Choice | None = None
-        """What was ready before that; None: nothing since the selection was cleared."""
+        self.obstacle: Obstacle | None = None
+        """What stands in the way of that."""
         self.key = ""
         self.keys: set[str] = set()
-        """Those that were in force in this cycle."""
+        """Those that were in force in this cycle, and the tokens."""
         self.cycle = 0
         self.history: list[str] = []
+        self._deal = random.Random(self.seed)
+        """Deals the acts; what they draw themselves shifts nothing here."""
         self._untried = list(dict.fromkeys(self._acts))
         """Acts that come before any is chosen by chance."""
-        self.random.shuffle(self._untried)
-        self._stranger: socket.socket | None = None
+        self._deal.shuffle(self._untried)
+        self._in_vain: list[Act] = []
+        """Acts that found nothing to act upon, and come again besides those that are dealt."""
+        self._outlasted = False
+        """The obstacle was there at the end of the last cycle."""
+        self.stranger: socket.socket | None = None
+        """Who has the port."""
         self._told = "NoModel"
         """The state that the log came to."""
         self._told_at = time.monotonic()
         """When."""
 
     @property
-    def _acts(self) -> tuple[Callable[[Chaos], None], ...]:
-        left_out: list[Callable[[Chaos], None]] = []
-        left_out += REPLACING if self.lasting else ()
-        left_out += () if self.mounted else ON_VOLUME
-        left_out += RUDE if self.engine else ()
+    def _acts(self) -> tuple[Act, ...]:
+        left_out: list[Act] = []
+        left_out += (*chaos_acts.REPLACING, *hub_acts.REPLACING) if self.lasting else ()
+        left_out += () if self.mounted else (*chaos_acts.ON_VOLUME, *hub_acts.ON_VOLUME)
+        left_out += chaos_acts.RUDE if self.engine else ()
         return tuple(act for act in ACTS if act not in left_out)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """The acts that have not come up."""
+        return tuple(dict.fromkeys(act.__name__ for act in self._acts if not self.acts[act.__name__]))
 
     def _new(self) -> Controller:
         options: dict[str, Any] = {"engine": self.engine} if self.engine else {}
-        flags = ["--stop-timeout", "1s", "--stall-timeout", "5s"]
+        flags = ["--stop-timeout", "1s", "--stall-timeout", STALL_OF_A_REAL_ENGINE if self.engine else STALL]
         if self.fallback:
             flags += ["--fallback", "last-good"]
         settings = SETTINGS if self.engine else SETTINGS | IMPATIENT
-        overrides = {"settings": settings, "pace": PACE, "wall": str(self._wall), "aged": AGED if self.lasting else 0}
-        return Controller(self.root, *flags, overrides=overrides, **options)
+        overrides = {"settings": settings, "pace": PACE, "wall": str(self._wall), "spare": SPARE}
+        overrides |= {"aged": AGED} if self.lasting else {}
+        return Controller(self.root, *flags, overrides=overrides, environment={"HF_ENDPOINT": self.hub.url}, **options)
 
     def __enter__(self) -> Chaos:
+        self.hub.start()
         self.controller.start()
         self.controller.until("NoModel", self.settle)
         self.note_key()
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if self._stranger is not None:
-            self._stranger.close()
+        self.free_port()
         try:
             self.controller.__exit__(kind)
         finally:
+            self.hub.__exit__()
             if self.mounted:
                 subprocess.run(("umount", "--lazy", str(self.root / "data")), check=True)
             shutil.rmtree(self.root, ignore_errors=True)
@@ -188,32 +193,97 @@ class Chaos:
     # --- one cycle -----------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
-        """Do one to three acts, each kind once before any comes again, then see that all is as it must be."""
+        """Do some acts, each kind once before any comes again, then see that all is as it must be."""
         self.cycle += 1
         self.history = []
-        self.keys = {self.key}
+        self.keys = {self.key, TOKEN, WRONG_TOKEN}
         del self._offsets[:-1]
-        for _ in range(self.random.choice((1, 1, 2, 3))):
-            act = self._untried.pop() if self._untried else self.random.choice(self._acts)
-            self.acts[act.__name__] += 1
-            self.history.append(act.__name__)
-            self.note_key()
-            act(self)
+        for number, act in enumerate(self._dealt()):
+            self.random = random.Random(f"{self.seed} {self.cycle} {number}")
+            self._do(act)
             time.sleep(self.random.choice(PAUSE))
         began = time.monotonic()
-        self.relent()
+        self._end_what_hinders(outlasts=self._deal.random() < 0.5)
         self.settles()
         self.times.append(time.monotonic() - began)
         self._look()
+
+    def _dealt(self) -> list[Act]:
+        """Take one to three acts, or as many as it takes.
+
+        With a real engine, those that begin when all has settled come first: it takes its time to settle.
+        """
+        count = self._deal.choice((1, 1, 2, 3))
+        left = self.cycles - self.cycle + 1
+        if left > 0:
+            count = max(count, -(-len(self._untried) // left))
+        dealt = [self._untried.pop() if self._untried else self._deal.choice(self._acts) for _ in range(count)]
+        if self.engine:
+            dealt.sort(key=lambda act: act not in hub_acts.SETTLED)
+        again = [act for act in dict.fromkeys(self._in_vain) if not self.acts[act.__name__]] if self.cycles else []
+        self._in_vain.clear()
+        return dealt + again
+
+    def _do(self, act: Act) -> None:
+        self.history.append(act.__name__)
+        self.note_key()
+        self._expect_less(act)
+        try:
+            found = act(self)
+        except Unsettled:
+            raise
+        except AssertionError as error:
+            raise Unsettled(f"{self}: {error}\n{self._tail()}") from error
+        if found is False:
+            self._in_vain.append(act)
+        else:
+            self.acts[act.__name__] += 1
+
+    def _expect_less(self, act: Act) -> None:
+        """See what `act` means to an obstacle that is there."""
+        if self.obstacle is None or act in chaos_acts.BESIDE:
+            return
+        if act in chaos_acts.REPLACING or (act in chaos_acts.ANEW and self.stranger is not None):
+            self.obstacle = replace(self.obstacle, sure=False)
+        elif act not in chaos_acts.ANEW:
+            self.relent()
+
+    def _end_what_hinders(self, *, outlasts: bool) -> None:
+        """At the end of a cycle: all of it, or all but an obstacle that `outlasts` it, for one cycle more."""
+        if self.obstacle is not None and outlasts and not self._outlasted:
+            self._outlasted = True
+            self.free_port()
+        else:
+            self.relent()
 
     def __str__(self) -> str:
         return f"seed {self.seed}, cycle {self.cycle}, {' + '.join(self.history)}"
 
     def relent(self) -> None:
-        """End what only hinders: the stranger on the port, and the volume that cannot be written."""
-        if self._stranger is not None:
-            self._stranger.close()
-            self._stranger = None
+        """End what only hinders: the stranger on the port, and the faults of the hub."""
+        self.free_port()
+        self.hub.relent()
+        if self.obstacle is not None:
+            assert self.wanted is not None
+            if not self.obstacle.passing:  # nobody looks again by himself
+                model = self.model
+                if model is not None:
+                    self.hub.change(model)
+                self.serve(model=model, anew=True)
+        self.obstacle = None
+        self._outlasted = False
+
+    def free_port(self) -> None:
+        """Send the stranger away."""
+        if self.stranger is not None:
+            self.stranger.close()
+            self.stranger = None
+
+    @property
+    def model(self) -> str | None:
+        """The hub's model that is wanted; None: another one, or nothing."""
+        name = self.wanted[0][0] if self.wanted is not None else ""
+        return name if name.startswith("org/") else None
 
     def settles(self) -> None:
         """Wait until all is as the files ask. Raises Unsettled if it does not come to that."""
@@ -237,25 +307,16 @@ class Chaos:
     def missing(self) -> str | None:
         """What is not as the files ask, None when all is."""
         health = self.controller.health()
-        serving = self.wanted if self.obstacle is None else self.good if self.fallback else None
-        if serving is not None:
-            arguments, variables = serving
-            active = health.get("active") or {}
-            good = (
-                health["state"] == "Ready"
-                and tuple(active.get("arguments", ())) == arguments
-                and set(active.get("environment", ())) == set(variables)
-                and health["fallback"] is (self.obstacle is not None)
-                and health["reason"] == self.obstacle
-                and not health["warnings"]
-            )
-        else:
-            state = "NoModel" if self.wanted is None else "Failed"
-            good = (health["state"], health["reason"], health.get("engine")) == (state, self.obstacle, "Absent")
-        if not good:
-            return f"{self.wanted} is wanted ({self.obstacle or 'can be served'}; before: {self.good}), {health} is"
+        obstacle = self.obstacle
+        serving = self.wanted if obstacle is None else obstacle.instead
+        if obstacle is not None and not obstacle.sure and health["state"] != "Ready":
+            serving = None
+        if not (self._serves(health, serving) if serving is not None else self._waits(health)):
+            return f"{self.wanted} is wanted ({obstacle or 'can be served'}), {health} is"
         if not self.note_key():
             return "there is no key"
+        if len(self.fetchers()) > (obstacle is not None and obstacle.passing):
+            return f"downloads: {self.fetchers()}"
         sessions = {found.session for pid in self.controller.pids_left() if (found := procfs.read(pid)) is not None}
         engine = {health["pid"]} if serving is not None else set()
         # A daemon of the engine at hand has a session of its own.
@@ -263,6 +324,53 @@ class Chaos:
         if not engine <= sessions or len(sessions) > len(engine) + daemons:
             return f"one engine or none: there are sessions {sessions}, health says {engine}"
         return self._unkeyed(health["pid"]) if serving is not None else None
+
+    def _serves(self, health: dict[str, Any], choice: Choice) -> bool:
+        """Whether health says so, and why it is not what is wanted."""
+        arguments, variables = choice
+        active = health.get("active") or {}
+        fallback = self.obstacle is not None and self.obstacle.fallback
+        unsure = self.obstacle is not None and not self.obstacle.sure
+        return (
+            health["state"] == "Ready"
+            and tuple(active.get("arguments", ())) == arguments
+            and set(active.get("environment", ())) == set(variables)
+            and (health["fallback"] is fallback or unsure)
+            and self._explained(health)
+            and not health["warnings"]
+        )
+
+    def _waits(self, health: dict[str, Any]) -> bool:
+        """Whether health says that nothing serves, why, and whether it is tried again."""
+        if health.get("engine") != "Absent" or not self._explained(health):
+            return False
+        if self.wanted is None:
+            return health["state"] == "NoModel"
+        assert self.obstacle is not None
+        if not self.obstacle.passing:
+            return health["state"] == "Failed" and health["nextTry"] is None
+        return health["state"] == "Downloading" or (health["state"] == "Failed" and health["nextTry"] is not None)
+
+    def _explained(self, health: dict[str, Any]) -> bool:
+        if self.obstacle is None:
+            return health["reason"] is None
+        return health["reason"] in self.obstacle.reasons
+
+    def fetchers(self) -> list[int]:
+        """The children that fetch for a controller of ours."""
+        mark = f"HF_HUB_CACHE={self.models}".encode()
+        return [
+            process.pid
+            for process in procfs.processes()
+            if not process.gone
+            and procfs.cmdline(process.pid).endswith(b"/fetcher.py\0")
+            and mark in procfs.environ(process.pid).split(b"\0")
+        ]
+
+    @property
+    def models(self) -> Path:
+        """The model cache."""
+        return self.controller.data / "models"
 
     def _unkeyed(self, pid: int) -> str | None:
         """Whether the engine lacks the key that the file has; a real one overwrites what it shows of itself."""
@@ -285,16 +393,18 @@ class Chaos:
         controller = self.controller
         assert controller.process is not None
         zombies = [p for p in procfs.processes() if p.parent == controller.process.pid and p.gone]
-        self._must(not wait_gone(zombies), f"zombies: {zombies}")
+        self.must(not wait_gone(zombies), f"zombies: {zombies}")
+        wrong = self.hub.wrong_in(self.models, self.model if self.obstacle is None else None)
+        self.must(wrong is None, str(wrong))
         log = "".join(controller.raw)
         for key in self.keys:
-            self._must(key not in log, "a key is in the log")
+            self.must(key not in log, "a key or a token is in the log")
         try:
             wait_for(self._timely, what="times by the clock as it is")
         except Unsettled:
             raise
         except AssertionError:
-            self._must(False, f"times by a clock that is {self._offsets[-1]:g} s ahead: {controller.health()}")
+            self.must(False, f"times by a clock that is {self._offsets[-1]:g} s ahead: {controller.health()}")
 
     def _read_log(self) -> None:
         """See that each transition of a life begins where the last one ended; then forget what was read.
@@ -304,15 +414,15 @@ class Chaos:
         controller = self.controller
         count = len(controller.times)  # the last of the three that a line is added to
         for line, at in zip(controller.lines[:count], controller.times, strict=False):
-            self._must(line["event"] != "bug", f"a bug of ours: {line}")
-            self._must(line["event"] != "not-json", f"no JSON in the log: {line}")
+            self.must(line["event"] != "bug", f"a bug of ours: {line}")
+            self.must(line["event"] != "not-json", f"no JSON in the log: {line}")
             said = moment(line["time"]) - (time.time() - time.monotonic() + at)
-            self._must(any(abs(said - offset) < INEXACT for offset in self._offsets), f"not the time: {line}")
+            self.must(any(abs(said - offset) < INEXACT for offset in self._offsets), f"not the time: {line}")
             if line["event"] == "started":
                 self._told, self._told_at = "NoModel", at
             elif line["event"] == "transition":
-                self._must(line["from"] == self._told, f"a transition is missing before {line}")
-                self._must(abs(line["lasted"] - (at - self._told_at)) < INEXACT, f"it did not last so long: {line}")
+                self.must(line["from"] == self._told, f"a transition is missing before {line}")
+                self.must(abs(line["lasted"] - (at - self._told_at)) < INEXACT, f"it did not last so long: {line}")
                 self._told, self._told_at = line["to"], at
         for said in (controller.lines, controller.raw, controller.times):
             del said[:count]
@@ -323,7 +433,7 @@ class Chaos:
         lasted = time.time() + self._offsets[-1] - moment(self.controller.health()["since"])
         return abs(lasted - (time.monotonic() - self._told_at)) < INEXACT
 
-    def _must(self, holds: bool, promise: str) -> None:
+    def must(self, holds: bool, promise: str) -> None:
         if not holds:
             raise Unsettled(f"{self}: {promise}\n{self._tail()}")
 
@@ -361,9 +471,24 @@ class Chaos:
         os.pwrite(file, struct.pack("d", offset), 0)  # in place: never empty
         os.close(file)
 
-    def serve(self, *, rude: Mapping[str, object] | None = None, in_place: bool = False) -> None:
-        """Choose other arguments."""
-        arguments = (*self.arguments, "--max-model-len", str(self.random.choice((128, 192, 256))))
+    def serve(
+        self,
+        *,
+        model: str | None = None,
+        also: tuple[str, ...] = (),
+        rude: Mapping[str, object] | None = None,
+        in_place: bool = False,
+        anew: bool = False,
+    ) -> None:
+        """Choose arguments: with the model that is always in the cache or the hub's `model`, and what comes `also`.
+
+        `anew`: not the same ones again.
+        """
+        first = self.arguments if model is None else (model, *self.arguments[1:])
+        lengths = [(*first, "--max-model-len", length, *also) for length in ("128", "192", "256")]
+        if anew and self.wanted is not None and self.wanted[0] in lengths:
+            lengths.remove(self.wanted[0])
+        arguments = self.random.choice(lengths)
         variables = {**self.variables, **(rude or {})}
         content = json.dumps(
             {
@@ -383,10 +508,13 @@ class Chaos:
         pid = self.controller.health().get("pid")
         return int(pid) if pid else None
 
-    def strike(self, pid: int | None, number: int) -> None:
+    def strike(self, pid: int | None, number: int) -> bool:
+        """Send a signal; return whether there was somebody to get it."""
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+                return True
+        return False
 
     def again(self) -> None:
         """Start the controller anew over what the last one left."""
@@ -408,221 +536,3 @@ def wait_gone(processes: list[procfs.Process]) -> bool:
     with contextlib.suppress(AssertionError):
         wait_for(lambda: not left(), LIMIT + 2 * INTERVAL)
     return left()
-
-
-# --- the acts ----------------------------------------------------------------------------------------------------
-
-
-def edit(chaos: Chaos) -> None:
-    chaos.serve(rude=chaos.random.choice(KINDS) if not chaos.engine else None)
-
-
-def edit_in_place(chaos: Chaos) -> None:
-    chaos.serve(in_place=True)
-
-
-def edit_often(chaos: Chaos) -> None:
-    for _ in range(20):
-        chaos.serve()
-
-
-def clear(chaos: Chaos) -> None:
-    chaos.controller.store.write_text("{}")
-    chaos.wanted = None
-
-
-def delete_store(chaos: Chaos) -> None:
-    chaos.controller.store.unlink(missing_ok=True)
-    chaos.wanted = None
-
-
-def break_store_and_mend_it(chaos: Chaos) -> None:
-    chaos.controller.store.write_bytes(chaos.random.choice((b"", b"{", b'{"serveArgs": 7}', b"\xff\xfe", b"[]")))
-    time.sleep(chaos.random.choice(PAUSE))
-    chaos.serve()
-
-
-def delete_key(chaos: Chaos) -> None:
-    chaos.controller.credentials.unlink(missing_ok=True)
-
-
-def rotate_key(chaos: Chaos) -> None:
-    key = "".join(chaos.random.choices("abcdefghijkmnpqrstuvwxyz23456789", k=22))
-    new = chaos.controller.credentials.with_name(".new")
-    new.write_text(json.dumps({"apiKey": key}))
-    new.rename(chaos.controller.credentials)
-
-
-def break_key_and_mend_it(chaos: Chaos) -> None:
-    path = chaos.controller.credentials
-    path.write_text(chaos.random.choice(("{", "[]", '{"apiKey": 7}')))
-    time.sleep(chaos.random.choice(PAUSE))
-    chaos.note_key()
-    path.write_text(json.dumps({"apiKey": "mended" * 4}))
-
-
-def kill_engine(chaos: Chaos) -> None:
-    chaos.strike(chaos.pid(), signal.SIGKILL)
-
-
-def kill_member(chaos: Chaos) -> None:
-    pid = chaos.pid()
-    members = [p.pid for p in procfs.processes() if p.session == pid and p.pid != pid and not p.gone]
-    if members:
-        chaos.strike(chaos.random.choice(members), signal.SIGKILL)
-
-
-def stop_engine_for_a_moment(chaos: Chaos) -> None:
-    pid = chaos.pid()
-    chaos.strike(pid, signal.SIGSTOP)
-    time.sleep(MOMENT)
-    chaos.strike(pid, signal.SIGCONT)
-
-
-def stop_controller_for_a_moment(chaos: Chaos) -> None:
-    chaos.controller.signal(signal.SIGSTOP)
-    time.sleep(MOMENT)
-    if chaos.random.random() < 0.5:
-        edit(chaos)
-    chaos.controller.signal(signal.SIGCONT)
-
-
-def kill_guardian(chaos: Chaos) -> None:
-    assert chaos.controller.process is not None
-    for process in procfs.processes():
-        if process.parent == chaos.controller.process.pid and b"guardian" in procfs.cmdline(process.pid):
-            chaos.strike(process.pid, signal.SIGKILL)
-
-
-def kill_controller(chaos: Chaos) -> None:
-    chaos.controller.signal(signal.SIGKILL).ends()
-    if chaos.random.random() < 0.5:
-        wait_for(lambda: not chaos.controller.left(), what="the engine ends with its controller")
-    chaos.again()
-
-
-def restart_controller(chaos: Chaos) -> None:
-    assert chaos.controller.stop(chaos.settle) == 0
-    assert not chaos.controller.left()
-    chaos.again()
-
-
-def hang_up(chaos: Chaos) -> None:
-    chaos.controller.signal(signal.SIGHUP)
-
-
-def second_controller(chaos: Chaos) -> None:
-    second = Controller(chaos.root, port=chaos.controller.port).start()
-    assert second.ends(chaos.settle) == 3
-
-
-def steal_port(chaos: Chaos) -> None:
-    """Take the port while it is free; until the end of the cycle nothing can be served."""
-    stranger = socket.socket()
-    stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        stranger.bind(("127.0.0.1", chaos.controller.port))
-        stranger.listen()
-    except OSError as error:
-        stranger.close()
-        if error.errno != errno.EADDRINUSE:
-            raise
-        return
-    if chaos._stranger is not None:
-        chaos._stranger.close()
-    chaos._stranger = stranger
-
-
-def steal_port_of_the_next(chaos: Chaos) -> None:
-    """Kill the engine and be quicker than the next one."""
-    kill_engine(chaos)
-    for _ in range(50):
-        steal_port(chaos)
-        if chaos._stranger is not None:
-            return
-
-
-def touch(chaos: Chaos) -> None:
-    """Write what is there already: nothing changes."""
-    store = chaos.controller.store
-    if store.exists():
-        store.write_bytes(store.read_bytes())
-
-
-def unknown_model_and_back(chaos: Chaos) -> None:
-    """A model that the hub does not have; nobody answers there."""
-    chaos.controller.serve("org/none", HF_ENDPOINT="http://127.0.0.1:9")
-    time.sleep(chaos.random.choice(PAUSE))
-    chaos.serve()
-
-
-def refused_choice_and_another(chaos: Chaos) -> None:
-    """An engine that does not know its arguments."""
-    cannot_be_served(chaos, REFUSING, "BadArguments")
-
-
-def hanging_choice_and_another(chaos: Chaos) -> None:
-    """An engine that comes to life and never listens."""
-    cannot_be_served(chaos, HANGING, "EngineHung")
-
-
-def cannot_be_served(chaos: Chaos, rude: Mapping[str, object], reason: str) -> None:
-    """Choose what fails for good, after something that was ready or after nothing; then something else."""
-    chaos.relent()
-    chaos.random.choice((edit, clear))(chaos)
-    chaos.settles()
-    before = chaos.wanted
-    chaos.serve(rude=rude)
-    if chaos.random.random() < 0.5:
-        rotate_key(chaos)
-    if chaos.random.random() < 0.5:
-        chaos.obstacle, chaos.good = reason, before
-        chaos.settles()
-        if chaos.random.random() < 0.5:
-            rotate_key(chaos)
-            chaos.settles()
-    else:
-        time.sleep(chaos.random.choice(PAUSE))
-    chaos.serve()
-
-
-def step_clock(chaos: Chaos) -> None:
-    """Set the controller's wall clock to another time, hours ahead or behind."""
-    chaos.set_clock(3600.0 * chaos.random.randint(-HOURS, HOURS))
-
-
-def fill_volume(chaos: Chaos) -> None:
-    """No byte is left on the volume for a while."""
-    limits = os.statvfs(chaos.root / "data")
-    size = limits.f_bavail * limits.f_frsize
-    filler = chaos.root / "data" / "filler"
-    with contextlib.suppress(OSError), filler.open("wb") as file:
-        file.write(bytes(size + (1 << 20)))
-    delete_key(chaos)
-    kill_engine(chaos)
-    time.sleep(MOMENT)
-    filler.unlink()
-
-
-def write_protect_volume(chaos: Chaos) -> None:
-    """The volume can only be read for a while."""
-    data = str(chaos.root / "data")
-    subprocess.run(("mount", "-o", "remount,ro", data), check=False, stderr=subprocess.DEVNULL)
-    kill_engine(chaos)
-    time.sleep(MOMENT)
-    mount("-o", "remount,rw", data)
-
-
-ACTS: tuple[Callable[[Chaos], None], ...] = (
-    *(edit, edit, edit, edit_in_place, edit_often, clear, delete_store, break_store_and_mend_it, touch),
-    *(delete_key, rotate_key, break_key_and_mend_it),
-    *(kill_engine, kill_engine, kill_member, stop_engine_for_a_moment, stop_controller_for_a_moment),
-    *(kill_guardian, kill_controller, restart_controller, hang_up, second_controller),
-    *(steal_port, steal_port_of_the_next, unknown_model_and_back, fill_volume, write_protect_volume),
-    *(refused_choice_and_another, hanging_choice_and_another, step_clock),
-)
-REPLACING = (kill_controller, restart_controller)
-ON_VOLUME = (fill_volume, write_protect_volume)
-"""What needs `Chaos.mounted`."""
-RUDE = (refused_choice_and_another, hanging_choice_and_another)
-"""What needs the rude fake engine."""

@@ -5,10 +5,13 @@ Python asks for the time of day; the kernel, which stamps files, and other proce
 
 `aged` lets so many names come and go first, as they do in a long life. CPython's table of interned strings is made
 anew when it is full of names that have gone, of a megabyte then, and from the second time on its size stays.
+
+`spare` is how many bytes a download leaves free on the volume.
 """
 
 import asyncio
 import datetime
+import functools
 import json
 import os
 import struct
@@ -45,6 +48,8 @@ from vllm_fsm import app  # noqa: E402
 from vllm_fsm.cli import run  # noqa: E402
 from vllm_fsm.cli.parser import parser  # noqa: E402
 
+if spare := overrides.pop("spare", None):
+    app.Downloader = functools.partial(app.Downloader, spare=spare)
 for number in range(overrides.pop("aged", 0)):
     sys.intern(f"name {number}")
 arguments = parser().parse_args(sys.argv[2:])

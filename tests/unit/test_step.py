@@ -494,6 +494,17 @@ def test_the_next_model_is_looked_for_again_while_the_earlier_one_is_restarted()
     assert story.happens(ev.WeightsComplete).the(fx.StartEngine).target == target("org/two")
 
 
+@pytest.mark.parametrize(
+    ("story", "timer"),
+    [(Story().swapping(), ev.NextDue), (Story().wants(target()).happens(ev.WeightsMissing), ev.RestartDue)],
+)
+def test_a_hub_that_asks_for_more_time_gets_it_when_the_download_is_given_up_too(story, timer):
+    for _ in range(9):
+        story.happens(ev.DownloadFailed, HUB_DOWN).fires(ev.DownloadRetryDue)
+    story.happens(ev.DownloadFailed, HUB_DOWN, 3600.0)
+    assert story.snapshot.due(timer) == story.now + 3600.0
+
+
 def test_a_failed_attempt_says_nothing_about_the_engine():
     story = Story().swapping().happens(ev.PortTaken, TAKEN).happens(ev.EngineExited, 0, CRASH)
     story.happens(ev.EngineVacated).fires(ev.RestartDue).happens(ev.DownloadFailed, HUB_DOWN)
@@ -549,6 +560,32 @@ def test_when_the_download_fails_meanwhile_the_earlier_model_goes_on():
     assert story.state == "Loading"
     assert story.happens(ev.EngineStarted, 78).happens(ev.ProbePassed).state == "Ready"
     assert story.snapshot.next_problem == WRONG
+
+
+@pytest.mark.parametrize("problem", [HUB_DOWN, WRONG])
+def test_an_earlier_model_that_waits_for_the_port_comes_back_when_the_download_is_given_up(problem):
+    story = Story(download_tries=1).swapping().happens(ev.PortTaken, TAKEN).happens(ev.EngineExited, 0, CRASH)
+    story.happens(ev.EngineVacated).fires(ev.RestartDue).happens(ev.PortTaken, TAKEN)
+    assert story.happens(ev.DownloadFailed, problem).state == "Failed"
+    assert (story.snapshot.finding, story.snapshot.next_problem) == (TAKEN, problem)
+    story.fires(ev.RestartDue).happens(ev.PortFree)
+    assert story.the(fx.StartEngine).target == target()
+    assert story.happens(ev.EngineStarted, 78).happens(ev.ProbePassed).state == "Ready"
+    assert story.snapshot.next_problem == problem
+
+
+def test_an_earlier_model_whose_port_is_being_looked_at_comes_back_when_the_download_is_given_up():
+    story = Story().swapping().happens(ev.PortTaken, TAKEN).happens(ev.EngineExited, 0, CRASH)
+    assert story.happens(ev.EngineVacated).fires(ev.RestartDue).does(fx.CheckPort)
+    assert story.happens(ev.DownloadFailed, WRONG).state == "Failed"
+    assert story.happens(ev.PortFree).the(fx.StartEngine).target == target()
+
+
+def test_an_earlier_model_that_rests_is_tried_again_when_the_download_is_given_up():
+    story = Story(restart_intensity=1).swapping().crashes().happens(ev.EngineStarted, 78).crashes()
+    assert story.snapshot.resting
+    assert story.happens(ev.DownloadFailed, WRONG).state == "Failed"
+    assert story.fires(ev.RestartDue).the(fx.StartEngine).target == target()
 
 
 def test_a_late_earlier_engine_stays_when_the_download_is_given_up():

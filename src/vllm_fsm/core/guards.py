@@ -237,6 +237,11 @@ def port_still_ours(turn: Turn) -> bool:
     return port_was_taken(turn) and turn.snapshot.engine is not Engine.ABSENT
 
 
+def comes_again(turn: Turn) -> bool:
+    """The engine that failed is not given up: its next try has its time set, or the port is being looked at."""
+    return waits_for_restart(turn) or port_was_taken(turn)
+
+
 def first_strike(turn: Turn) -> bool:
     """The engine has not missed enough canary requests to be called unresponsive."""
     return turn.snapshot.strikes + 1 < turn.snapshot.settings.unresponsive_strikes

@@ -260,7 +260,7 @@ def note_download_problem(turn: Turn) -> None:
     finding = turn.event.finding
     turn.set(next_problem=finding)
     if not finding.permanent:
-        turn.arm(events.NextDue, turn.snapshot.settings.slow_retry)
+        turn.arm(events.NextDue, _slow_retry(turn))
 
 
 def give_up_download(turn: Turn) -> None:
@@ -269,7 +269,13 @@ def give_up_download(turn: Turn) -> None:
     _drop_active(turn)
     turn.set(failed=True, finding=finding)
     if not finding.permanent:
-        turn.arm(events.RestartDue, turn.snapshot.settings.slow_retry)
+        turn.arm(events.RestartDue, _slow_retry(turn))
+
+
+def _slow_retry(turn: Turn) -> float:
+    """Seconds until a download that was given up is tried again: never sooner than the hub asked."""
+    asked: float = turn.event.retry_after
+    return max(turn.snapshot.settings.slow_retry, asked)
 
 
 def _drop_active(turn: Turn) -> None:

@@ -208,6 +208,14 @@ SERVICE: Final[list[Row]] = [
     row(
         DOWNLOADING,
         ev.DownloadFailed,
+        if_.comes_again,
+        FAILED,
+        do.note_download_problem,
+        "the earlier model waits for its next try, or for the port",
+    ),
+    row(
+        DOWNLOADING,
+        ev.DownloadFailed,
         if_.last_good_helps_download,
         LOADING,
         do.fall_back_from_download,
