@@ -139,6 +139,13 @@ def test_each_way_to_fail_has_its_words(driver, root, behaviour, note):
     assert (machine.tier, machine.complete) == (None, False)
 
 
+def test_an_answer_that_came_while_we_stood_still_is_one():
+    children = {name: subprocess.Popen(("echo", '{"a": 1}'), stdout=subprocess.PIPE) for name in ("nvml", "kernel")}
+    for child in children.values():
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert collecting._listen(children, -1.0) == {"nvml": {"a": 1}, "kernel": {"a": 1}}
+
+
 def test_a_broken_binding_is_no_driver(tmp_path, root):
     (tmp_path / "pynvml.py").write_text("import no_such_module\n")
     machine = decide(collect(root=root(NVIDIA_CARD), bindings=str(tmp_path)), {})

@@ -22,6 +22,8 @@ LIMIT: Final = 5.0
 """Seconds that the children have, both together."""
 FAREWELL: Final = 0.25
 """Seconds that a child has to end after its last word, or after it was killed."""
+LATE_LOOKS: Final = 2
+"""Looks when the time is over: it may be we who stood still, and an answer and its end lie there."""
 _abandoned: list[subprocess.Popen[bytes]] = []
 """Killed and not waited for, since they may hang in the kernel; kept, since a dropped unfinished process complains."""
 
@@ -79,8 +81,11 @@ def _listen(children: dict[str, subprocess.Popen[bytes]], limit: float) -> dict[
         for name, child in children.items():
             assert child.stdout is not None
             ready.register(child.stdout, selectors.EVENT_READ, name)
-        while ready.get_map() and (left := due - time.monotonic()) > 0:
-            for key, _ in ready.select(left):
+        late = 0
+        while ready.get_map() and late < LATE_LOOKS:
+            left = due - time.monotonic()
+            late += left <= 0
+            for key, _ in ready.select(max(0.0, left)):
                 part = os.read(key.fd, 1 << 16)
                 heard[key.data] += part
                 if not part:
