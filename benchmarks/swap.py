@@ -17,6 +17,7 @@ from real import ENVIRONMENT, START, command
 
 from support.fake_hub import FakeHub
 from support.real_vllm import Service
+from support.wait import wait_for
 
 SIZE = 60
 PLAIN = ("--dtype", "float32", "--enforce-eager", "--max-model-len", "256")
@@ -94,6 +95,7 @@ def _serve(service: Service, hub: FakeHub, model: str) -> None:
 
 def _swapped(service: Service, hub: FakeHub, client: Client, model: str) -> tuple[float, float, float]:
     """Ask for `model`; return the failures before the stop, when that was, and the seconds without service."""
+    wait_for(lambda: client.answers, START, "an answer of what serves now")
     before = service.health()["attempt"]
     lines = len(service.lines)
     _serve(service, hub, model)
