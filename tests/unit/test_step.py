@@ -414,6 +414,24 @@ def test_nothing_starts_while_the_last_engine_is_terminating():
 # --- downloads ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("event", "fields"),
+    [
+        (ev.WeightsComplete, ()),
+        (ev.WeightsMissing, ()),
+        (ev.DownloadFailed, (HUB_DOWN,)),
+        (ev.DownloadFailed, (Finding.of("DiskFull", permanent=True),)),
+    ],
+)
+def test_that_a_look_takes_long_is_told_while_it_lasts(event, fields):
+    story = Story().wants(target())
+    assert story.snapshot.due(ev.LookOverdue) == story.now + story.snapshot.settings.look
+    assert story.happens(event, *fields).snapshot.due(ev.LookOverdue) is None
+    story = Story().wants(target()).fires(ev.LookOverdue)
+    assert story.state == "Loading"
+    assert story.wants(None).snapshot.due(ev.LookOverdue) is None
+
+
 def test_a_failed_attempt_is_repeated_as_the_hub_asks():
     story = Story().wants(target()).happens(ev.WeightsMissing).happens(ev.DownloadFailed, HUB_DOWN, 120.0)
     assert story.state == "Downloading"
