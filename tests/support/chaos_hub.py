@@ -11,6 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from huggingface_hub.utils.sha import git_hash
+
 from support.fake_hub import FakeHub
 
 WEIGHTS = 300_000
@@ -150,4 +152,4 @@ def _hash(blob: Path, length: int) -> str:
     content = blob.read_bytes()
     if length == 64:
         return hashlib.sha256(content).hexdigest()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return git_hash(content)
