@@ -156,13 +156,18 @@ class Keeper:
         """
         if self._closed or self._spare is not None or self._hurrying is not None:
             return
+        known = self._recall()
+        if known is None and not self._can_hurry():
+            return
         try:
-            self._recall(given)
-            hurry = self._can_hurry() and self._supported(given) is not None
+            found = self._supported(given)
         except Exception as error:
             self._mishap(error)
             return
-        if hurry:
+        self._recalled = True
+        if known is not None and found is not None and found.version == known[0]:
+            self._plan = known[1]
+        if found is not None and self._can_hurry():
             self._hurrying = self._do(self._hurry, given)
 
     def started(self, session: int, given: Mapping[str, str], spare: Spare | None) -> None:
@@ -503,15 +508,13 @@ class Keeper:
         if self._plan.count() > 1 and not self._failures:
             self._keeping = self._do(self._keep)
 
-    def _recall(self, given: Given) -> None:
-        """Before the first start: know what an earlier controller learnt, if vLLM is still of that version."""
+    def _recall(self) -> tuple[str, plan.Node] | None:
+        """Before the first start: what an earlier controller learnt, and of which version of vLLM."""
         if self._recalled or self._plan.count() > 1:
-            return
+            return None
         known = self._try_memo(self._memo.recall)
-        found = self._identify(given("")) if known is not None else None
-        self._recalled = True
-        if known is not None and found is not None and found.version == known[0]:
-            self._plan = known[1]
+        self._recalled = known is None
+        return known
 
     async def _keep(self) -> None:
         from vllm_fsm import engine_version
